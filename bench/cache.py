@@ -1,0 +1,160 @@
+"""The cache: built things on disk, found by the content of everything they were built from.
+
+An entry is a folder with a manifest that is written last; the folder is made aside and renamed, so that what is there
+is whole. Reading checks every file against the manifest's SHA-256; what does not match is said, thrown away and built
+again. Names, paths and times are in no key.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+MANIFEST = "manifest.json"
+
+REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "it may not be written to",
+    errno.EPERM: "it may not be written to",
+}
+
+
+class StorageError(Exception):
+    """A folder cannot be written; the message is one line with the next step."""
+
+
+def storage_error(argument: str, path: Path, error: OSError) -> StorageError:
+    """The one-line form of a failed write, naming the argument that chose the folder."""
+    what = REASONS.get(error.errno or 0, error.strerror or str(error))
+    return StorageError(
+        f"{argument}: cannot write {path}: {what}; expected a writable folder with room; free it or give another with "
+        f"{argument}, then run the same command again: finished work is kept"
+    )
+
+
+def default_cache() -> Path:
+    """Where built things are kept unless `--cache` says otherwise."""
+    named = os.environ.get("ELUDEBENCH_CACHE")
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "eludebench"
+
+
+def canonical(parts: Mapping[str, Any]) -> str:
+    """The text that is hashed: JSON with sorted keys and no spaces.
+
+    Raises:
+        ValueError: Something in it is no JSON, or no number.
+    """
+    return json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(parts: Mapping[str, Any]) -> str:
+    """SHA-256, in hexadecimal, of the parts' canonical text."""
+    return hashlib.sha256(canonical(parts).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256, in hexadecimal, of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Cache:
+    """A folder of entries, each found by stage and key."""
+
+    def __init__(self, root: Path, say: Callable[[str], None]) -> None:
+        """`say` is told, in one line, when an entry is damaged and built again."""
+        self.root = root
+        self.say = say
+
+    def folder(self, stage: str, key: Mapping[str, Any]) -> Path:
+        """Where the entry is, or would be."""
+        return self.root / stage / digest(key)
+
+    def get(self, stage: str, key: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
+        """The entry's folder, built first if it is not there or is damaged.
+
+        Args:
+            stage: Kind of entry; a folder name.
+            key: Everything that the content follows from.
+            build: Fills an empty folder. If it raises, nothing is kept.
+
+        Raises:
+            StorageError: The cache cannot be written.
+        """
+        final = self.folder(stage, key)
+        if final.is_dir():
+            damage = damage_of(final)
+            if damage is None:
+                return final
+            self.say(f"cache: {final / damage[0]} {damage[1]}; it is thrown away and built again")
+            self.guarded(lambda: shutil.rmtree(final))
+        aside = self.root / "aside" / uuid.uuid4().hex
+        self.guarded(lambda: aside.mkdir(parents=True))
+        try:
+            self.guarded(lambda: build(aside))
+            self.guarded(lambda: write_manifest(aside, key))
+            self.guarded(lambda: move(aside, final))
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+        return final
+
+    def guarded(self, act: Callable[[], object]) -> None:
+        """Do it; a failure to write becomes a `StorageError`."""
+        try:
+            act()
+        except OSError as error:
+            if error.errno not in REASONS:
+                raise
+            raise storage_error("--cache", self.root, error) from error
+
+
+def write_manifest(folder: Path, key: Mapping[str, Any]) -> None:
+    """List every file with size and SHA-256; written aside and renamed, after everything else."""
+    files = {
+        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    text = json.dumps({"key": dict(key), "files": files}, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    partial = folder / f"{MANIFEST}.partial"
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.rename(folder / MANIFEST)
+
+
+def move(aside: Path, final: Path) -> None:
+    """Rename into place; where another process was first, its entry stays."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        aside.rename(final)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+
+
+def damage_of(folder: Path) -> tuple[str, str] | None:
+    """The first file that is not what the manifest says, and how; None where all is well."""
+    try:
+        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return MANIFEST, "is missing or unreadable"
+    for name, facts in files.items():
+        path = folder / name
+        if not path.is_file():
+            return name, "is missing"
+        if path.stat().st_size != facts["bytes"]:
+            return name, f"has {path.stat().st_size} bytes where {facts['bytes']} were written"
+        if file_digest(path) != facts["sha256"]:
+            return name, "does not match its SHA-256"
+    return None

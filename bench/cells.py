@@ -1,0 +1,118 @@
+"""What a suite comes down to: sites, methods with their options, and the cells that pair them under seeds.
+
+A cell is the unit of work, of failure and of records. Its identity is a hash of everything that its numbers follow
+from; labels are names for people and no part of it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bench.cache import digest
+from bench.registry import REFERENCES, Entry
+from metrics.catalogue import MetricRow
+
+VERSION = 1
+"""Part of every cell's identity; raised when the bench itself computes something differently."""
+
+
+@dataclass(frozen=True)
+class Component:
+    """A registered component with the options that a suite gives it.
+
+    Attributes:
+        entry: Where it is registered.
+        options: Every option with its value, defaults filled in.
+        built: The component itself: a frozen dataclass of these options.
+    """
+
+    entry: Entry
+    options: Mapping[str, Any]
+    built: Any
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What it is, for keys: code, its version, options."""
+        return {"component": self.entry.identity, "version": self.built.version, "options": dict(self.options)}
+
+
+@dataclass(frozen=True)
+class SiteSpec:
+    """One site of a suite: where activations are read, and how many."""
+
+    label: str
+    dataset: Component
+    backbone: Component
+    module: str
+    tokens_per_image: int
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What it is, for keys; its label is not part of it."""
+        return {
+            "dataset": self.dataset.identity,
+            "backbone": self.backbone.identity,
+            "module": self.module,
+            "tokens_per_image": self.tokens_per_image,
+        }
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method at one site under one token seed and one init seed: the unit of work, of failure and of records.
+
+    Attributes:
+        site: Where.
+        label: The method's label in the suite.
+        method: What.
+        leader: The cell whose decomposition this one's method follows; None for methods that follow nobody.
+        token_seed: Draws the sampled tokens.
+        init_seed: Draws whatever the method draws.
+        metrics: The values to measure: name, and the identity of the code that computes it.
+    """
+
+    site: SiteSpec
+    label: str
+    method: Component
+    leader: "Cell | None"
+    token_seed: int
+    init_seed: int
+    metrics: tuple[tuple[str, str], ...]
+
+    @property
+    def id(self) -> str:
+        """Hash of everything that its numbers follow from, names and labels aside."""
+        parts = {
+            "bench": VERSION,
+            "site": self.site.identity,
+            "method": self.method.identity,
+            "leader": self.leader.id if self.leader else None,
+            "token_seed": self.token_seed,
+            "init_seed": self.init_seed,
+            "metrics": [list(metric) for metric in self.metrics],
+        }
+        return digest(parts)[:16]
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return f"{self.site.label}/{self.label}/t{self.token_seed}/i{self.init_seed}"
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether the method is a yardstick rather than a contestant."""
+        return self.method.entry.name in REFERENCES
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A validated suite and its cells."""
+
+    name: str
+    description: str
+    sites: tuple[SiteSpec, ...]
+    labels: tuple[str, ...]
+    token_seeds: tuple[int, ...]
+    init_seeds: tuple[int, ...]
+    metrics: tuple[MetricRow, ...]
+    cells: tuple[Cell, ...]

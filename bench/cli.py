@@ -1,0 +1,262 @@
+"""The command line: `eludebench run`, `plan`, `status`, `table`, `list`, `new-method`, `check-method`, `doctor`.
+
+Results go to standard output, progress and errors to standard error. Exit codes: 0 complete, 1 stopped by the machine
+(a full disk), 2 usage, 3 finished with failed cells, 130 interrupted. Nothing heavy is imported before it is needed.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from bench import UnknownNameError, UsageError, __version__
+from bench.registry import KINDS, Registry, shipped_suites, unknown
+
+app = typer.Typer(
+    name="eludebench",
+    help="Says which disentanglement method makes a vision network most interpretable, and at what cost.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Out = Annotated[Path | None, typer.Option("--out", help="Folder of the run; runs/SUITE if not given.")]
+Plugins = Annotated[list[Path], typer.Option("--plugin", help="A Python file with components; may be repeated.")]
+Only = Annotated[list[str], typer.Option("--only", metavar="KEY=VALUE", help="Narrow the cells down; repeatable.")]
+CacheDir = Annotated[Path | None, typer.Option("--cache", help="Where built things are kept between runs.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no table; errors only.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="A shipped suite, or the path of a .toml file.")]
+RunDir = Annotated[Path, typer.Option("--run", help="Folder of a run.")]
+
+NO_PLUGINS: list[Path] = []
+NO_FILTER: list[str] = []
+
+
+@app.command()
+def run(
+    suite: SuiteName,
+    out: Out = None,
+    only: Only = NO_FILTER,
+    plugin: Plugins = NO_PLUGINS,
+    cache: CacheDir = None,
+    workers: Annotated[int, typer.Option(min=0, help="Processes; 0 works in this one.")] = min(2, os.cpu_count() or 1),
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Run a suite, or go on with it; print its leaderboard."""
+    from bench.cache import default_cache
+    from bench.folder import rendered, write_text
+    from bench.runner import run as run_suite
+    from bench.stages import StartWorkshop
+    from bench.suites import load_suite
+
+    folder = out or Path("runs") / Path(suite).stem
+    loaded = load_suite(suite, Registry(plugin))
+    start = StartWorkshop(tuple(path.resolve() for path in plugin), cache or default_cache())
+    states = run_suite(loaded, folder, start, only=only, n_lanes=workers, is_quiet=quiet or as_json)
+    for name in ("md", "csv"):
+        write_text(folder / f"leaderboard.{name}", rendered(folder, "leaderboard", name))
+    failed = [name for name, state in states.items() if state != "complete"]
+    if as_json:
+        show({"suite": loaded.name, "run": str(folder), "cells": states, "table": str(folder / "leaderboard.md")})
+    elif not quiet:
+        print((folder / "leaderboard.md").read_text(encoding="utf-8"))
+        print(f"{len(states) - len(failed)} of {len(states)} cells complete; table: {folder / 'leaderboard.md'}")
+    if failed:
+        tell(f"error: {len(failed)} cells failed: {', '.join(failed)}; see `eludebench status --run {folder}`")
+        raise typer.Exit(3)
+
+
+@app.command()
+def plan(
+    suite: SuiteName, out: Out = None, only: Only = NO_FILTER, plugin: Plugins = NO_PLUGINS, as_json: Json = False
+) -> None:
+    """Show what `run` would do: every cell, and whether the run's folder has it already."""
+    from bench.folder import check_folder, outcomes, states
+    from bench.runner import plan_of, selected
+    from bench.suites import load_suite
+
+    loaded = load_suite(suite, Registry(plugin))
+    folder = out or Path("runs") / loaded.name
+    check_folder(folder, loaded.name)
+    names = {cell.name for cell in selected(loaded.cells, only)}
+    rows = [row for row in states(plan_of(loaded), outcomes(folder)) if row[0] in names]
+    show_states(rows, {"suite": loaded.name, "run": str(folder)}, as_json)
+
+
+@app.command()
+def status(run_dir: RunDir, as_json: Json = False) -> None:
+    """Show the state of every cell of a run."""
+    from bench.folder import outcomes, read_plan, states
+
+    found = read_plan(run_dir)
+    show_states(states(found, outcomes(run_dir)), {"suite": found["suite"], "run": str(run_dir)}, as_json)
+
+
+@app.command()
+def table(
+    name: Annotated[str, typer.Argument(help="The table; `leaderboard` is one.")],
+    run_dir: RunDir,
+    form: Annotated[str, typer.Option("--format", help="md or csv.")] = "md",
+) -> None:
+    """Print a table of a run."""
+    from bench.folder import rendered
+
+    print(rendered(run_dir, name, form), end="")
+
+
+@app.command("list")
+def list_components(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help=f"{', '.join(KINDS)} or suites.")],
+    plugin: Plugins = NO_PLUGINS,
+    as_json: Json = False,
+) -> None:
+    """List what there is of a kind."""
+    if kind not in (*KINDS, "suites"):
+        raise UnknownNameError(unknown("KIND", kind, (*KINDS, "suites"), "eludebench list --help"))
+    rows = suite_rows() if kind == "suites" else component_rows(kind, Registry(plugin))
+    if as_json:
+        show(rows)
+        return
+    width = max((len(row["name"]) for row in rows), default=0)
+    for row in rows:
+        owner = "" if row["owner"] == "eludebench" else f" [{row['owner']}]"
+        print(f"{row['name']:<{width}}  {row['summary']}{owner}")
+    if not rows:
+        print(f"no {kind} are registered", file=sys.stderr)
+
+
+@app.command("new-method")
+def new_method(
+    name: Annotated[str, typer.Argument(help="Its name: lower case, as in Python.")],
+    file: Annotated[Path | None, typer.Option(help="Where to write it; NAME.py if not given.")] = None,
+) -> None:
+    """Write a file with a small working method, to start your own from."""
+    from bench.template import method_file
+
+    path = file or Path(f"{name}.py")
+    text = method_file(name, path.name)
+    if path.exists():
+        raise UsageError(f"--file: {path} exists already; expected a new file; give another name")
+    path.write_text(text, encoding="utf-8")
+    print(f"wrote {path}; next: eludebench check-method {name} --plugin {path}")
+
+
+@app.command("check-method")
+def check_method(
+    name: Annotated[str, typer.Argument(help="The method's name.")], plugin: Plugins = NO_PLUGINS, as_json: Json = False
+) -> None:
+    """Hold a method, with its default options, to the contract that every method keeps."""
+    entry = Registry(plugin).find("methods", name)
+    from bench.contract import check
+
+    results = check(entry.load()())
+    if as_json:
+        show(results)
+    else:
+        for law, problem in results.items():
+            print(f"{'holds ' if problem is None else 'BROKEN'}  {law}{'' if problem is None else ': ' + problem}")
+    if any(results.values()):
+        raise typer.Exit(3)
+
+
+@app.command()
+def doctor(cache: CacheDir = None, as_json: Json = False) -> None:
+    """Look at this machine: versions, processors, disk, cache, extras; say what would be in the way."""
+    from bench.doctor import examine
+
+    findings = examine(cache)
+    if as_json:
+        show([vars(finding) for finding in findings])
+    else:
+        for finding in findings:
+            print(f"{'ok     ' if finding.is_fine else 'PROBLEM'}  {finding.what}: {finding.found}")
+    if not all(finding.is_fine for finding in findings):
+        raise typer.Exit(3)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(__version__)
+
+
+def component_rows(kind: str, registry: Registry) -> list[dict[str, str]]:
+    """Name, summary and owner of each component."""
+    entries = sorted(registry.tables[kind].values(), key=lambda entry: entry.name)
+    return [{"name": entry.name, "summary": entry.summary, "owner": entry.owner} for entry in entries]
+
+
+def suite_rows() -> list[dict[str, str]]:
+    """Name and description of each shipped suite."""
+    import tomllib
+
+    texts = {name: tomllib.loads(path.read_text(encoding="utf-8")) for name, path in shipped_suites().items()}
+    return [{"name": name, "summary": str(raw["description"]), "owner": "eludebench"} for name, raw in texts.items()]
+
+
+def show(value: Any) -> None:
+    """Print JSON."""
+    print(json.dumps(value, indent=1))
+
+
+def show_states(rows: list[tuple[str, str, str]], head: dict[str, str], as_json: bool) -> None:
+    """Print the states of cells, and how many there are of each."""
+    counts: dict[str, int] = {}
+    for _, _, state in rows:
+        short = state.split(":")[0]
+        counts[short] = counts.get(short, 0) + 1
+    if as_json:
+        cells = [{"cell": cell, "id": key, "state": state} for cell, key, state in rows]
+        show({**head, "counts": counts, "cells": cells})
+        return
+    width = max((len(row[0]) for row in rows), default=0)
+    for cell, key, state in rows:
+        print(f"{cell:<{width}}  {key}  {state}")
+    print(f"{head['suite']}: " + ", ".join(f"{n} {state}" for state, n in counts.items()))
+
+
+def tell(text: str) -> None:
+    """A line on standard error."""
+    print(text, file=sys.stderr)
+
+
+def stop(code: int, text: str) -> NoReturn:
+    """Say why, one line per problem, and leave."""
+    for line in text.splitlines():
+        tell(f"error: {line}")
+    sys.exit(code)
+
+
+def main() -> None:
+    """The program: every foreseen error is a line, not a traceback."""
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as done:
+        sys.exit(done.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        stop(130, "interrupted; finished cells are kept, and the same command goes on from there")
+    except UsageError as error:
+        stop(2, str(error.args[0]))
+    except Exception as error:
+        stop_for(error)
+
+
+def stop_for(error: Exception) -> NoReturn:
+    """Leave for an error that only heavier modules know; anything unforeseen keeps its traceback."""
+    from bench.cache import StorageError
+    from results.ledger import LedgerError
+
+    if isinstance(error, StorageError | LedgerError):
+        stop(1, str(error))
+    from click.exceptions import ClickException
+
+    if isinstance(error, ClickException):
+        error.show()
+        sys.exit(error.exit_code)
+    raise error

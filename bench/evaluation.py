@@ -1,0 +1,158 @@
+"""The evaluation of one decomposition: all tokens of the evaluation split, streamed through every metric at once."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from bench.backbones import Report
+from bench.datasets import Split
+from bench.sites import Images, Site
+from methods.protocol import Activations, Decomposition, Method, Swappable
+from metrics.catalogue import Value
+from metrics.protocol import Metric
+
+BATCH_IMAGES = 256
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What metrics may know before the first batch."""
+
+    n_images: int
+    n_units: int
+    n_atoms: int
+    unit_of_atom: Int[Tensor, " atoms"] | None
+    codes_are_nonnegative: bool
+
+
+class Subject:
+    """One decomposition at one site, ready to be looked at batch by batch.
+
+    A method whose atoms can stand in the network is evaluated with its layer swapped in; for the others the site's
+    outputs are replaced by the reconstruction while the untouched layer runs.
+    """
+
+    def __init__(self, site: Site, method: Method, decomposition: Decomposition) -> None:
+        self.site = site
+        self.method = method
+        self.decomposition = decomposition
+        self.layer: nn.Module | None = None
+        if isinstance(method, Swappable):
+            self.layer = method.layer(decomposition, site.weight, site.bias)
+
+    def facts(self, n_images: int) -> Facts:
+        """What metrics may know before the first batch."""
+        return Facts(
+            n_images=n_images,
+            n_units=self.site.units,
+            n_atoms=self.decomposition.n_atoms,
+            unit_of_atom=self.decomposition.unit_of_atom,
+            codes_are_nonnegative=bool(getattr(self.method, "codes_are_nonnegative", False)),
+        )
+
+    def activations(self, inputs: Tensor, outputs: Tensor) -> Activations:
+        """These tokens, with no more of the site than the method declares to read."""
+        reads = self.method.reads
+        weight = self.site.weight if "weight" in reads else None
+        bias = self.site.bias if "weight" in reads else None
+        return Activations(inputs if "inputs" in reads else None, outputs, weight, bias)
+
+
+class Batch:
+    """A `metrics.protocol.EvaluationBatch`: everything is computed when it is first asked for."""
+
+    def __init__(self, subject: Subject, images: Int[Tensor, " images"], pixels: Images, labels: Tensor) -> None:
+        self.subject = subject
+        self.images = images
+        self.labels = labels
+        self.pixels = pixels
+        self.reading = subject.site.read(pixels)
+        self.kept = subject.site.kept(self.reading.outputs.shape[1])
+
+    def studied(self, values: Float[Tensor, "images positions width"]) -> Float[Tensor, "images tokens width"]:
+        """The positions that are studied; registers are out."""
+        return values if len(self.kept) == values.shape[1] else values[:, self.kept]
+
+    @property
+    def outputs(self) -> Float[Tensor, "images tokens units"]:
+        """Activations of the untouched site."""
+        return self.studied(self.reading.outputs)
+
+    @property
+    def logits(self) -> Float[Tensor, "images classes"]:
+        """Logits of the untouched backbone."""
+        return self.reading.logits
+
+    @cached_property
+    def all_codes(self) -> Float[Tensor, "images positions atoms"]:
+        """Codes at every position, registers too."""
+        reading, subject = self.reading, self.subject
+        activations = subject.activations(reading.inputs.flatten(0, 1), reading.outputs.flatten(0, 1))
+        codes = subject.method.encode(subject.decomposition, activations)
+        return codes.reshape(*reading.outputs.shape[:2], -1)
+
+    @cached_property
+    def all_reconstruction(self) -> Float[Tensor, "images positions units"]:
+        """Outputs rebuilt from the codes at every position, registers too."""
+        outputs = self.subject.method.decode(self.subject.decomposition, self.all_codes.flatten(0, 1))
+        return outputs.reshape(*self.all_codes.shape[:2], -1)
+
+    @property
+    def codes(self) -> Float[Tensor, "images tokens atoms"]:
+        """Value of every atom for every token."""
+        return self.studied(self.all_codes)
+
+    @property
+    def reconstruction(self) -> Float[Tensor, "images tokens units"]:
+        """Outputs rebuilt from the codes."""
+        return self.studied(self.all_reconstruction)
+
+    @cached_property
+    def replaced_logits(self) -> Float[Tensor, "images classes"]:
+        """Logits of the network with the decomposition in place of the site."""
+        site, layer = self.subject.site, self.subject.layer
+        if layer is None:
+            return site.logits_with(self.pixels, self.all_reconstruction)
+        with site.swapped(layer) as network:
+            return network(site.backbone.transform(self.pixels))  # type: ignore[no-any-return]
+
+
+def stream(subject: Subject, split: Split, report: Report, what: str) -> Iterator[Batch]:
+    """The evaluation split in batches, in index order."""
+    n = len(split)
+    for start in range(0, n, BATCH_IMAGES):
+        report(what, start, n)
+        rows = torch.arange(start, min(start + BATCH_IMAGES, n))
+        yield Batch(subject, rows, split.images(rows), split.labels[rows])
+    report(what, n, n)
+
+
+@torch.inference_mode()
+def evaluate(
+    subject: Subject, split: Split, metrics: Sequence[type[Metric]], names: Sequence[str], report: Report
+) -> dict[str, Value]:
+    """The named values, by name, in that order.
+
+    Args:
+        subject: What is evaluated.
+        split: The evaluation split.
+        metrics: The classes that compute the values.
+        names: Which of their values are wanted.
+        report: Told how far it is.
+    """
+    facts = subject.facts(len(split))
+    running = [metric(facts) for metric in metrics]
+    for index in range(max((metric.passes for metric in running), default=0)):
+        for batch in stream(subject, split, report, f"evaluation pass {index + 1}"):
+            for metric in running:
+                if index < metric.passes:
+                    metric.update(batch, pass_index=index)
+    found: dict[str, Value] = {}
+    for metric in running:
+        found.update(metric.compute())
+    return {name: found[name] for name in names}

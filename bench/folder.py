@@ -1,0 +1,136 @@
+"""The folder of a run: what was planned (`run.json`), what was measured (`records.jsonl`), and the tables.
+
+`run.json` says which cells the last command asked for, so that `table` and `status` need neither the suite nor torch;
+records of other cells stay in the ledger and come back when they are asked for again.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench import UsageError
+from bench.cache import storage_error
+from results.layout import Layout, Site
+from results.ledger import read
+from results.records import Record, latest
+from results.tables import find_table, render
+
+PLAN, LEDGER = "run.json", "records.jsonl"
+SCHEMA = 1
+
+
+class FolderError(UsageError):
+    """A run folder that cannot be used; one line with the next step."""
+
+
+def read_plan(folder: Path, argument: str = "--run") -> dict[str, Any]:
+    """What the last command asked for.
+
+    Raises:
+        FolderError: The folder holds no readable plan.
+    """
+    path = folder / PLAN
+    try:
+        plan: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if plan["schema"] != SCHEMA:
+            raise ValueError(f"schema {plan['schema']}, not {SCHEMA}")
+    except FileNotFoundError as error:
+        raise FolderError(
+            f"{argument}: got {folder}, which holds no {PLAN}; expected the folder of a run; "
+            f"make one with `eludebench run SUITE --out {folder}`"
+        ) from error
+    except (OSError, ValueError, KeyError) as error:
+        message = f"{argument}: {path} cannot be read ({error}); expected a plan; run the suite again"
+        raise FolderError(message) from error
+    return plan
+
+
+def check_folder(folder: Path, suite: str) -> None:
+    """Refuse a folder that belongs to another suite or to something else.
+
+    Raises:
+        FolderError: It is a file, holds another suite's run, or holds other things.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise FolderError(f"--out: got {folder}, which is a file; expected a folder; give another")
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not (folder / PLAN).exists():
+        raise FolderError(
+            f"--out: got {folder}, which is not empty and holds no run; expected a new folder or a run's; give another"
+        )
+    found = read_plan(folder, "--out")["suite"]
+    if found != suite:
+        raise FolderError(
+            f"--out: got {folder}, which holds a run of suite {found!r}; expected one of {suite!r}; give another folder"
+        )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file aside and rename it into place.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    aside = path.with_name(f"{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with aside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError as error:
+        raise storage_error("--out", path, error) from error
+
+
+def write_plan(folder: Path, plan: Mapping[str, Any]) -> None:
+    """Write `run.json`."""
+    write_text(folder / PLAN, json.dumps({"schema": SCHEMA, **plan}, indent=1) + "\n")
+
+
+def outcomes(folder: Path) -> dict[str, list[Record]]:
+    """The last closed group of records of every cell; empty where nothing was measured yet."""
+    path = folder / LEDGER
+    return latest(read(path)) if path.exists() else {}
+
+
+def layout_of(plan: Mapping[str, Any]) -> Layout:
+    """Rows and cells of a table of this plan: every token seed at the first init seed."""
+    cells = [cell for cell in plan["cells"] if cell["init_seed"] == plan["init_seeds"][0]]
+    return Layout(
+        sites=tuple(Site(**site) for site in plan["sites"]),
+        labels=tuple(plan["labels"]),
+        token_seeds=tuple(plan["token_seeds"]),
+        init_seed=plan["init_seeds"][0],
+        cells={(cell["site"], cell["label"], cell["token_seed"]): cell["id"] for cell in cells},
+        references=frozenset(plan["references"]),
+    )
+
+
+def rendered(folder: Path, name: str, format: str) -> str:
+    """A table of a run, as text.
+
+    Raises:
+        UsageError: The folder holds no run, or there is no such table or format.
+    """
+    layout = layout_of(read_plan(folder))
+    records = [record for group in outcomes(folder).values() for record in group]
+    try:
+        return render(find_table(name), records, layout=layout, format=format)
+    except (LookupError, ValueError) as error:
+        raise UsageError(str(error.args[0])) from error
+
+
+def states(plan: Mapping[str, Any], groups: Mapping[str, Sequence[Record]]) -> list[tuple[str, str, str]]:
+    """Name, id and state ("complete", "failed: why", "to do") of every cell of the plan."""
+    rows = []
+    for cell in plan["cells"]:
+        closing = groups[cell["id"]][-1] if cell["id"] in groups else None
+        state = "to do" if closing is None else str(closing.text)
+        if closing is not None and closing.reason:
+            state = f"{state}: {closing.reason}"
+        rows.append((cell["name"], cell["id"], state))
+    return rows

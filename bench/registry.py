@@ -1,0 +1,186 @@
+"""Names to components: built-ins as one literal table, other people's plugins through the same door.
+
+A component is named by "module:attribute" and imported only when it is used, so listing imports nothing. Plugins come
+as entry points (groups `eludebench.methods`, ...) or as one file given with `--plugin`, which holds tables named
+`METHODS`, `METRICS`, `DATASETS`, `BACKBONES` or `JUDGES`: dictionaries from name to class.
+"""
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from bench import UnknownNameError, UsageError
+from metrics.catalogue import ROWS
+
+BUILT_IN: dict[str, dict[str, tuple[str, str]]] = {
+    "methods": {
+        "backbone": ("methods.controls:Backbone", "the neuron basis: every unit as it is (reference)"),
+        "elude": ("methods.elude:ELUDe", "clusters each unit's contributions and splits its weights exactly"),
+        "random_partition": ("methods.controls:RandomPartition", "weights split at random, parts as ELUDe (reference)"),
+        "topk_sae": ("methods.sae:TopKSAE", "sparse autoencoder that keeps the k largest codes of a token"),
+    },
+    "metrics": {name: (row.computed_by, row.summary) for name, row in ROWS.items()},
+    "judges": {},
+    "backbones": {
+        "embedded_vit": ("bench.backbones:EmbeddedViT", "small timm ViT, trained from scratch on the suite's data set"),
+    },
+    "datasets": {
+        "digits": ("bench.datasets:Digits", "handwritten digits that ship inside scikit-learn, 10 classes"),
+        "photos": ("bench.datasets:Photos", "disjoint tiles of photographs that ship with scikit-image, scikit-learn"),
+        "shapes": ("bench.datasets:Shapes", "procedural shapes in colours on textures, 48 classes, known factors"),
+    },
+}
+KINDS = tuple(BUILT_IN)
+SHIPPED = Path(__file__).parent / "suites"
+REFERENCES = frozenset({"backbone", "random_partition"})
+"""Methods that are yardsticks, not contestants: tables show them apart and never mark them best."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered component.
+
+    Attributes:
+        name: Its name in suites.
+        target: "module:attribute", or the loaded object of a plugin file.
+        owner: Who registered it: "eludebench", a distribution, or a file.
+        summary: One line.
+        digest: What, beside its own version, changes when the component's code does: the distribution's version or
+            the file's hash; empty for built-ins.
+    """
+
+    name: str
+    target: str | type
+    owner: str
+    summary: str
+    digest: str = ""
+
+    def load(self) -> Any:
+        """The component itself.
+
+        Raises:
+            UsageError: The target does not exist or does not import.
+        """
+        if not isinstance(self.target, str):
+            return self.target
+        module, _, attribute = self.target.partition(":")
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise UsageError(
+                f"{self.name}: {self.target!r} of {self.owner} cannot be loaded ({error}); expected module:attribute; "
+                f"install what it needs or mend the entry point"
+            ) from error
+
+    @property
+    def identity(self) -> str:
+        """What cache keys hold of the component's code, its own `version` aside."""
+        target = self.target if isinstance(self.target, str) else self.target.__qualname__
+        return f"{target}@{self.digest}" if self.digest else target
+
+
+def shipped_suites() -> dict[str, Path]:
+    """The suites that come with the bench, by name."""
+    return {path.stem: path for path in sorted(SHIPPED.glob("*.toml"))}
+
+
+class Registry:
+    """Every component of every kind: built-ins, entry points, and the plugin files given."""
+
+    def __init__(self, plugins: Iterable[Path] = ()) -> None:
+        """Collect the names; nothing is imported but the plugin files.
+
+        Raises:
+            UsageError: A plugin file cannot be used, or two owners claim one name.
+        """
+        self.plugins = tuple(plugins)
+        self.tables: dict[str, dict[str, Entry]] = {kind: {} for kind in KINDS}
+        for kind, table in BUILT_IN.items():
+            for name, (target, summary) in table.items():
+                self.add(kind, Entry(name, target, "eludebench", summary))
+            for point in entry_points(group=f"eludebench.{kind}"):
+                owner = point.dist.name if point.dist else "unknown distribution"
+                version = point.dist.version if point.dist else ""
+                self.add(kind, Entry(point.name, point.value, owner, f"plugin of {owner}", f"{owner} {version}"))
+        for path in self.plugins:
+            self.add_file(path)
+
+    def add(self, kind: str, entry: Entry) -> None:
+        """Register one component.
+
+        Raises:
+            UsageError: The name is taken.
+        """
+        taken = self.tables[kind].get(entry.name)
+        if taken is not None:
+            raise UsageError(
+                f"{kind} {entry.name!r}: claimed by {taken.owner} and by {entry.owner}; expected one owner; rename one"
+            )
+        self.tables[kind][entry.name] = entry
+
+    def add_file(self, path: Path) -> None:
+        """Register every component of a plugin file."""
+        for kind, table in plugin_tables(path).items():
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            for name, component in table.items():
+                summary = (component.__doc__ or "").strip().split("\n")[0]
+                self.add(kind, Entry(name, component, path.name, summary, digest))
+
+    def from_files(self, kind: str) -> list[Entry]:
+        """The components of this kind that came with `--plugin`."""
+        owners = {path.name for path in self.plugins}
+        return [entry for entry in self.tables[kind].values() if entry.owner in owners]
+
+    def find(self, kind: str, name: str) -> Entry:
+        """The component of that name.
+
+        Raises:
+            UnknownNameError: There is none; the message suggests the nearest and lists all.
+        """
+        entry = self.tables[kind].get(name)
+        if entry is None:
+            raise UnknownNameError(unknown(kind.removesuffix("s"), name, self.tables[kind], f"eludebench list {kind}"))
+        return entry
+
+
+def unknown(what: str, name: str, known: Iterable[str], next_step: str) -> str:
+    """The one-line message for a name that does not exist."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"{what}: got {name!r}; {hint}expected one of {', '.join(names) or '(none)'}; see `{next_step}`"
+
+
+def plugin_tables(path: Path) -> Mapping[str, Mapping[str, type]]:
+    """The tables of a plugin file, by kind.
+
+    Raises:
+        UsageError: There is no such file, it does not import, or it holds no table.
+    """
+    if not path.is_file():
+        raise UsageError(f"--plugin: got {path}, which is no file; expected a Python file; check the path")
+    name = f"eludebench_plugin_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"--plugin: got {path}, which Python cannot load; expected a file ending in .py; rename it")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UsageError(
+            f"--plugin: {path} does not import ({type(error).__name__}: {error}); expected a file that imports; mend it"
+        ) from error
+    tables = {kind: getattr(module, kind.upper()) for kind in KINDS if hasattr(module, kind.upper())}
+    if not tables:
+        raise UsageError(
+            f"--plugin: {path} registers nothing; expected a table such as METHODS = {{'my_method': MyMethod}}; add one"
+        )
+    return tables

@@ -1,0 +1,200 @@
+"""A run: the cells of a suite that are still to do, worked in lanes, each leaving its records.
+
+The same command again continues: complete cells are skipped, failed ones are tried again, new ones are added. Records
+are written by this process alone, one cell at a time.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import UsageError
+from bench.cache import digest
+from bench.cells import Cell, Suite
+from bench.folder import LEDGER, check_folder, outcomes, write_plan
+from bench.lanes import Failure, Task, run_tasks
+from bench.progress import Display
+from bench.provenance import now, provenance
+from bench.registry import unknown
+from bench.stages import Measurement, StartWorkshop
+from results.ledger import Ledger
+from results.records import COMPLETE, FAILED, STATUS, Record
+
+ONLY: dict[str, Callable[[Cell], str]] = {
+    "site": lambda cell: cell.site.label,
+    "dataset": lambda cell: cell.site.dataset.entry.name,
+    "backbone": lambda cell: cell.site.backbone.entry.name,
+    "method": lambda cell: cell.method.entry.name,
+    "label": lambda cell: cell.label,
+    "token_seed": lambda cell: str(cell.token_seed),
+    "init_seed": lambda cell: str(cell.init_seed),
+}
+
+
+def selected(cells: Sequence[Cell], only: Iterable[str]) -> list[Cell]:
+    """The cells that satisfy every `key=value`; values of one key given twice are alternatives.
+
+    Raises:
+        UsageError: A pair has another form, an unknown key, or a value that no cell has.
+    """
+    wanted: dict[str, set[str]] = {}
+    for pair in only:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise UsageError(f"--only: got {pair!r}; expected key=value; keys are {', '.join(ONLY)}")
+        if key not in ONLY:
+            raise UsageError(f"--only {unknown('key', key, ONLY, 'eludebench run --help')}")
+        values = {ONLY[key](cell) for cell in cells}
+        if value not in values:
+            raise UsageError(f"--only {unknown(key, value, values, 'eludebench plan SUITE')}")
+        wanted.setdefault(key, set()).add(value)
+    return [cell for cell in cells if all(ONLY[key](cell) in values for key, values in wanted.items())]
+
+
+def plan_of(suite: Suite) -> dict[str, Any]:
+    """What `run.json` holds of a suite."""
+    return {
+        "suite": suite.name,
+        "description": suite.description,
+        "sites": [
+            {
+                "label": site.label,
+                "dataset": site.dataset.entry.name,
+                "backbone": site.backbone.entry.name,
+                "module": site.module,
+            }
+            for site in suite.sites
+        ],
+        "labels": list(suite.labels),
+        "references": sorted({cell.label for cell in suite.cells if cell.is_reference}),
+        "token_seeds": list(suite.token_seeds),
+        "init_seeds": list(suite.init_seeds),
+        "metrics": [row.name for row in suite.metrics],
+        "cells": [
+            {
+                "id": cell.id,
+                "name": cell.name,
+                "site": cell.site.label,
+                "label": cell.label,
+                "token_seed": cell.token_seed,
+                "init_seed": cell.init_seed,
+            }
+            for cell in suite.cells
+        ],
+    }
+
+
+def tasks_for(cells: Sequence[Cell]) -> list[Task]:
+    """The tasks of these cells in order: their backbones, their activations, themselves."""
+    backbones: dict[str, Task] = {}
+    tokens: dict[str, Task] = {}
+    work: list[Task] = []
+    for cell in cells:
+        site = digest({**cell.site.backbone.identity, "dataset": cell.site.dataset.identity})
+        first = Task(f"backbone {site}", f"{cell.site.label}: backbone", ("backbone", cell.site, 0))
+        backbones.setdefault(first.id, first)
+        second = Task(
+            f"activations {digest(cell.site.identity)} {cell.token_seed}",
+            f"{cell.site.label}: activations of token seed {cell.token_seed}",
+            ("activations", cell.site, cell.token_seed),
+            needs=(first.id,),
+        )
+        tokens.setdefault(second.id, second)
+        needs = (first.id, second.id, *((cell.leader.id,) if cell.leader else ()))
+        work.append(Task(cell.id, cell.name, ("cell", cell, 0), needs))
+    return [*backbones.values(), *tokens.values(), *work]
+
+
+@dataclass(frozen=True)
+class Recorder:
+    """Turns what comes back from the lanes into records, and shows it.
+
+    Attributes:
+        suite: Whose cells they are.
+        ledger: Where the records go.
+        display: Where progress goes.
+    """
+
+    suite: Suite
+    ledger: Ledger
+    display: Display
+
+    def progressed(self, task: Task, what: str, done: int, total: int) -> None:
+        """A running task says how far it is."""
+        self.display.progressed(task, what, done, total)
+
+    def said(self, text: str) -> None:
+        """A running task has a line for people."""
+        self.display.said(text)
+
+    def finished(self, task: Task, outcome: Any) -> None:
+        """A cell that is over leaves its records, a failed one its reason."""
+        if task.payload[0] == "cell":
+            self.ledger.append_cell(self.records(task.payload[1], outcome))
+        self.display.finished(task, outcome)
+
+    def records(self, cell: Cell, outcome: Measurement | Failure) -> list[Record]:
+        """The rows of one cell: its values, then the row that closes it."""
+        shared: dict[str, Any] = {
+            "suite": self.suite.name,
+            "cell": cell.id,
+            "site": cell.site.label,
+            "dataset": cell.site.dataset.entry.name,
+            "backbone": cell.site.backbone.entry.name,
+            "module": cell.site.module,
+            "method": cell.method.entry.name,
+            "label": cell.label,
+            "token_seed": cell.token_seed,
+            "init_seed": cell.init_seed,
+            "options": dict(cell.method.options),
+            "time": now(),
+            **provenance(),
+        }
+        if isinstance(outcome, Failure):
+            shared |= {"text": FAILED, "reason": outcome.reason, "traceback": outcome.traceback}
+            return [Record(kind="cell", metric=STATUS, **shared)]
+        shared |= {"notes": dict(outcome.notes), "seconds": outcome.seconds, "peak_bytes": outcome.peak_bytes}
+        values = [
+            Record(kind="value", metric=row.name, unit=row.unit, **vars(outcome.values[row.name]), **shared)
+            for row in self.suite.metrics
+        ]
+        return [*values, Record(kind="cell", metric=STATUS, text=COMPLETE, **shared)]
+
+
+def run(
+    suite: Suite,
+    folder: Path,
+    start: StartWorkshop,
+    *,
+    only: Sequence[str] = (),
+    n_lanes: int = 2,
+    is_quiet: bool = False,
+) -> dict[str, str]:
+    """Do what is to do of a suite; returns the state of every selected cell by name.
+
+    Args:
+        suite: What to run.
+        folder: Where the records go.
+        start: Makes the workshop of each lane.
+        only: `key=value` pairs that narrow the cells down.
+        n_lanes: How many processes work; 0 works in this one.
+        is_quiet: Show no progress.
+
+    Raises:
+        UsageError: The folder belongs to another suite, or `only` fits nothing.
+        StorageError, LedgerError: Something cannot be written.
+    """
+    cells = selected(suite.cells, only)
+    check_folder(folder, suite.name)
+    write_plan(folder, plan_of(suite))
+    complete = {key for key, group in outcomes(folder).items() if group[-1].text == COMPLETE}
+    tasks = tasks_for([cell for cell in cells if cell.id not in complete])
+    with Ledger(folder / LEDGER) as ledger, Display(len(tasks), is_quiet=is_quiet) as display:
+        if ledger.n_dropped:
+            display.said(f"{ledger.path}: {ledger.n_dropped} rows of an unfinished cell were cut off; it is done again")
+        if complete:
+            display.said(f"{len(complete)} cells are complete already")
+        run_tasks(tasks, n_lanes, start, Recorder(suite, ledger, display))
+    groups = outcomes(folder)
+    return {cell.name: str(groups[cell.id][-1].text) for cell in cells}

@@ -1,0 +1,185 @@
+"""A site: one linear layer or 1x1 convolution of a backbone, read and replaced while the backbone runs.
+
+Whatever the layer's own shape (tokens of a ViT, a channels-last or channels-first map, one pooled vector), a site
+speaks of images x positions x width. The positions of a ViT begin with its CLS and register tokens.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+
+from bench import UnknownNameError, UsageError
+from bench.backbones import Backbone
+from bench.registry import unknown
+
+Linear = nn.Linear | nn.Conv2d
+Images = UInt8[Tensor, "images 3 height width"]
+
+
+def find_layer(root: nn.Module, path: str) -> Linear:
+    """The linear layer or 1x1 convolution at a module path.
+
+    Raises:
+        UnknownNameError: There is no such module; the message suggests the nearest of those that could be a site.
+        UsageError: The module is something else.
+    """
+    modules = dict(root.named_modules())
+    usable = [name for name, module in modules.items() if not problem_of(module)]
+    if path not in modules:
+        raise UnknownNameError(unknown("module", path, usable, "the list in this message"))
+    module = modules[path]
+    problem = problem_of(module)
+    if problem or not isinstance(module, nn.Linear | nn.Conv2d):
+        raise UsageError(
+            f"module: got {path!r}, which is {problem}; expected a linear layer or a 1x1 convolution; "
+            f"choose one of {', '.join(usable)}"
+        )
+    return module
+
+
+def problem_of(module: nn.Module) -> str:
+    """Why a module cannot be a site; empty where it can."""
+    if isinstance(module, nn.Linear):
+        return ""
+    if isinstance(module, nn.Conv2d):
+        plain = module.kernel_size == (1, 1) and module.stride == (1, 1) and module.groups == 1
+        plain = plain and module.padding in ((0, 0), "valid", "same")
+        kernel, stride = "x".join(map(str, module.kernel_size)), "x".join(map(str, module.stride))
+        return "" if plain else f"a {kernel} convolution with stride {stride} and {module.groups} group(s)"
+    return f"a {type(module).__name__}"
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What one forward pass showed of a site."""
+
+    inputs: Float[Tensor, "images positions d_in"]
+    outputs: Float[Tensor, "images positions units"]
+    logits: Float[Tensor, "images classes"]
+
+
+class Site:
+    """One place in a backbone, by module path.
+
+    Attributes:
+        backbone: The frozen network.
+        path: Module path of the layer.
+        d_in: Width of what enters it.
+        units: Width of what leaves it.
+    """
+
+    def __init__(self, backbone: Backbone, path: str) -> None:
+        """Find the layer and read its widths off it; errors as in `find_layer`."""
+        self.backbone = backbone
+        self.path = path
+        self.module = find_layer(backbone.module, path)
+        self.units, self.d_in = self.weight.shape
+
+    @property
+    def weight(self) -> Float[Tensor, "units d_in"]:
+        """The layer's kernel as a matrix."""
+        return self.module.weight.detach().flatten(1)
+
+    @property
+    def bias(self) -> Float[Tensor, " units"] | None:
+        """The layer's bias, None where it has none."""
+        return None if self.module.bias is None else self.module.bias.detach()
+
+    def tokens_of(self, values: Tensor) -> Float[Tensor, "images positions width"]:
+        """What the layer takes or gives, as images x positions x width."""
+        if isinstance(self.module, nn.Conv2d):
+            return values.movedim(1, -1).flatten(1, 2)
+        return values.flatten(1, -2) if values.ndim > 2 else values.unsqueeze(1)
+
+    def shaped_like(self, tokens: Float[Tensor, "images positions width"], values: Tensor) -> Tensor:
+        """The inverse of `tokens_of`, for something of the shape of `values`."""
+        if isinstance(self.module, nn.Conv2d):
+            return tokens.movedim(-1, 1).reshape(values.shape)
+        return tokens.reshape(values.shape)
+
+    @torch.inference_mode()
+    def read(self, images: Images) -> Reading:
+        """One forward pass, and what went through the site in it.
+
+        Raises:
+            ValueError: The layer did not run exactly once.
+        """
+        seen: list[tuple[Tensor, Tensor]] = []
+        handle = self.module.register_forward_hook(lambda _module, args, output: seen.append((args[0], output)))
+        try:
+            logits = self.backbone.module(self.backbone.transform(images))
+        finally:
+            handle.remove()
+        if len(seen) != 1:
+            raise ValueError(
+                f"module: {self.path!r} ran {len(seen)} times in one forward pass; expected once; choose another"
+            )
+        inputs, outputs = seen[0]
+        return Reading(self.tokens_of(inputs), self.tokens_of(outputs), logits)
+
+    @torch.inference_mode()
+    def logits_with(
+        self, images: Images, outputs: Float[Tensor, "images positions units"]
+    ) -> Float[Tensor, "images classes"]:
+        """The backbone's logits with the site's outputs replaced by these."""
+        handle = self.module.register_forward_hook(lambda _module, _args, own: self.shaped_like(outputs, own))
+        try:
+            return self.backbone.module(self.backbone.transform(images))  # type: ignore[no-any-return]
+        finally:
+            handle.remove()
+
+    @contextmanager
+    def swapped(self, layer: nn.Module) -> Iterator[nn.Module]:
+        """The backbone with another layer, from (..., d_in) to (..., units), standing where the site's own stood."""
+        parent_path, _, name = self.path.rpartition(".")
+        parent = self.backbone.module.get_submodule(parent_path)
+        setattr(parent, name, ChannelsFirst(layer) if isinstance(self.module, nn.Conv2d) else layer)
+        try:
+            yield self.backbone.module
+        finally:
+            setattr(parent, name, self.module)
+
+    def kinds(self, n_positions: int) -> tuple[str, ...]:
+        """Kind of each position: "cls", "register" or "patch" ("pooled" where there is only one)."""
+        if n_positions == 1:
+            return ("pooled",)
+        prefix = () if isinstance(self.module, nn.Conv2d) else self.backbone.prefix
+        return (*prefix, *("patch",) * (n_positions - len(prefix)))
+
+    def kept(self, n_positions: int) -> Int[Tensor, " kept"]:
+        """The positions that are studied: all but registers."""
+        return torch.tensor([i for i, kind in enumerate(self.kinds(n_positions)) if kind != "register"])
+
+
+class ChannelsFirst(nn.Module):
+    """A layer on the last dimension, applied to a map whose channels come first."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, values: Float[Tensor, "images d_in height width"]) -> Float[Tensor, "images units height width"]:
+        """The layer at every position."""
+        outputs: Tensor = self.layer(values.movedim(1, -1))
+        return outputs.movedim(-1, 1)
+
+
+def sampled_positions(
+    n_images: int, kept: Int[Tensor, " kept"], per_image: int, token_seed: int
+) -> Int[Tensor, "images per_image"]:
+    """Random positions of every image, without repetition, ascending; the same seed gives the same ones.
+
+    Drawn for all images in index order from one generator, so that they depend on nothing but the arguments. Where an
+    image has fewer positions than asked for, all are taken.
+    """
+    generator = torch.Generator().manual_seed(token_seed)
+    per_image = min(per_image, len(kept))
+    blocks = [
+        torch.rand(min(4096, n_images - start), len(kept), generator=generator).argsort(dim=1)[:, :per_image]
+        for start in range(0, n_images, 4096)
+    ]
+    return kept[torch.cat(blocks).sort(dim=1).values]

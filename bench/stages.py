@@ -1,0 +1,208 @@
+"""The stages of a run: data set, backbone, activations, decomposition, values; each built once and kept in the cache.
+
+Every key is made of what the stage's result follows from: the component and its options, and the content of the
+stages before it. So a stage asks for the ones before it by itself, whatever was done or lost earlier.
+"""
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import torch as safetensors
+
+from bench import activations, evaluation
+from bench.backbones import Backbone, Report
+from bench.cache import Cache
+from bench.cells import Cell, SiteSpec
+from bench.datasets import Dataset
+from bench.registry import Registry
+from bench.sites import Site
+from methods import artifacts
+from methods.protocol import Decomposition, Follower
+from metrics.catalogue import Value
+
+WEIGHTS = "weights.safetensors"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What came of one cell.
+
+    Attributes:
+        values: The measured values by metric name.
+        notes: What the method noted, and the content hashes of what it was measured on.
+        seconds: Wall seconds of this cell alone.
+        peak_bytes: Most memory that the process held meanwhile; None where the system does not tell.
+    """
+
+    values: Mapping[str, Value]
+    notes: Mapping[str, float | int | str | bool]
+    seconds: float
+    peak_bytes: int | None
+
+
+class Workshop:
+    """Where the stages are worked; one per process."""
+
+    def __init__(self, registry: Registry, cache: Cache, report: Report) -> None:
+        self.registry = registry
+        self.cache = cache
+        self.report = report
+        self.loaded: dict[str, Any] = {}
+
+    def once(self, identity: Mapping[str, Any], make: Callable[[], Any]) -> Any:
+        """What `make` returned when it was first asked for under this identity."""
+        key = repr(identity)
+        if key not in self.loaded:
+            self.loaded[key] = make()
+        return self.loaded[key]
+
+    def dataset(self, spec: SiteSpec) -> Dataset:
+        """The data set, loaded."""
+        return self.once(spec.dataset.identity, spec.dataset.built.load)  # type: ignore[no-any-return]
+
+    def backbone(self, spec: SiteSpec) -> Backbone:
+        """The backbone with its weights, trained or loaded if the cache has none."""
+        identity: dict[str, Any] = {"backbone": spec.backbone.identity}
+        factory = spec.backbone.built
+        if factory.trained_on_dataset:
+            identity["dataset"] = self.dataset(spec).fingerprint
+
+        def build(folder: Path) -> None:
+            weights = factory.weights(self.dataset(spec), self.report)
+            (folder / WEIGHTS).write_bytes(safetensors.save(weights))
+
+        def make() -> Backbone:
+            folder = self.cache.get("backbones", identity, build)
+            return factory.assemble(safetensors.load_file(folder / WEIGHTS), self.dataset(spec))  # type: ignore[no-any-return]
+
+        return self.once(identity, make)  # type: ignore[no-any-return]
+
+    def site(self, spec: SiteSpec) -> Site:
+        """The site in its backbone."""
+        return Site(self.backbone(spec), spec.module)
+
+    def activations_key(self, spec: SiteSpec, token_seed: int) -> dict[str, Any]:
+        """What the sampled activations follow from."""
+        return {
+            "version": activations.VERSION,
+            "dataset": self.dataset(spec).fingerprint,
+            "backbone": self.backbone(spec).fingerprint,
+            "module": spec.module,
+            "tokens_per_image": spec.tokens_per_image,
+            "token_seed": token_seed,
+            "dtype": "float32",
+        }
+
+    def source(self, spec: SiteSpec, token_seed: int, reads: frozenset[str]) -> activations.CachedSource:
+        """The sampled tokens of the probing split, extracted if the cache has none."""
+        site, split = self.site(spec), self.dataset(spec).train
+
+        def build(folder: Path) -> None:
+            activations.extract(site, split, spec.tokens_per_image, token_seed, folder, self.report)
+
+        folder = self.cache.get("activations", self.activations_key(spec, token_seed), build)
+        return activations.CachedSource(folder, site, reads, self.report)
+
+    def decomposition_key(self, cell: Cell) -> dict[str, Any]:
+        """What the decomposition follows from."""
+        return {
+            "method": cell.method.identity,
+            "activations": self.activations_key(cell.site, cell.token_seed),
+            "leader": self.decomposition_key(cell.leader) if cell.leader else None,
+            "init_seed": cell.init_seed,
+        }
+
+    def decomposition(self, cell: Cell) -> Decomposition:
+        """What the cell's method finds at its site, or found before."""
+        method = cell.method.built
+
+        def build(folder: Path) -> None:
+            source = self.source(cell.site, cell.token_seed, method.reads)
+            if cell.leader and isinstance(method, Follower):
+                found = method.decompose_like(source, self.decomposition(cell.leader), seed=cell.init_seed)
+            else:
+                found = method.decompose(source, seed=cell.init_seed)
+            site = self.site(cell.site)
+            header = {
+                "method": cell.method.entry.name,
+                "options": dict(cell.method.options),
+                "site": {"module": site.path, "d_in": site.d_in, "units": site.units},
+                "backbone": {"name": site.backbone.name, "fingerprint": site.backbone.fingerprint},
+                "tokens": {"per_image": cell.site.tokens_per_image, "seed": cell.token_seed},
+                "init_seed": cell.init_seed,
+            }
+            artifacts.save(found, folder, header)
+
+        return artifacts.load(self.cache.get("decompositions", self.decomposition_key(cell), build))
+
+    def measure(self, cell: Cell) -> Measurement:
+        """All values of one cell."""
+        forget_peak()
+        start = time.perf_counter()
+        site, dataset = self.site(cell.site), self.dataset(cell.site)
+        found = self.decomposition(cell)
+        subject = evaluation.Subject(site, cell.method.built, found)
+        names = [name for name, _ in cell.metrics]
+        classes = dict.fromkeys(self.registry.find("metrics", name).load() for name in names)
+        values = evaluation.evaluate(subject, dataset.test, list(classes), names, self.report)
+        notes = {
+            **found.notes,
+            "dataset_fingerprint": dataset.fingerprint,
+            "backbone_fingerprint": site.backbone.fingerprint,
+        }
+        return Measurement(values, notes, time.perf_counter() - start, peak_bytes())
+
+    def perform(self, payload: tuple[str, Any, int]) -> Measurement | None:
+        """Do one task of a run: ("backbone", site, 0), ("activations", site, token seed) or ("cell", cell, 0)."""
+        kind, subject, token_seed = payload
+        if kind == "backbone":
+            self.backbone(subject)
+        elif kind == "activations":
+            self.source(subject, token_seed, frozenset({"outputs"}))
+        else:
+            return self.measure(subject)
+        return None
+
+
+@dataclass(frozen=True)
+class StartWorkshop:
+    """Makes a workshop inside a lane: plugins loaded, one torch thread, deterministic kernels.
+
+    Attributes:
+        plugins: Plugin files; loaded before any task arrives, since tasks hold their classes.
+        cache: Root of the cache.
+    """
+
+    plugins: tuple[Path, ...]
+    cache: Path
+
+    def __call__(self, report: Report, say: Callable[[str], None]) -> Callable[[Any], Any]:
+        """The function that does a task's payload."""
+        # One thread each: two threads were measured ten times slower than one on a busy machine.
+        torch.set_num_threads(1)
+        torch.use_deterministic_algorithms(True)
+        return Workshop(Registry(self.plugins), Cache(self.cache, say), report).perform
+
+
+def forget_peak() -> None:
+    """Let the process's peak memory start again from what it holds now, where the system can."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return
+
+
+def peak_bytes() -> int | None:
+    """Most memory that this process held: since `forget_peak` on Linux, since its start elsewhere."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
+    except (OSError, StopIteration):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024

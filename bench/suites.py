@@ -1,0 +1,242 @@
+"""Suites: what is run, as short TOML files; read strictly, all errors at once, before any work.
+
+A suite names sites (data set, backbone, module path), methods with their options, metrics, token seeds and init
+seeds. Its cells are one method at one site under one token seed and one init seed. Seeds form a star, as in the
+paper: every token seed at the first init seed, and every other init seed at the first token seed.
+"""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench import UsageError
+from bench.cells import Cell, Component, SiteSpec, Suite
+from bench.options import Problems, built, checked_keys
+from bench.registry import Entry, Registry, shipped_suites, unknown
+from bench.sites import find_layer
+from methods.protocol import Follower, Method
+from metrics.catalogue import ROWS, MetricRow
+
+SUITE_KEYS = {"description": str, **dict.fromkeys(("token_seeds", "init_seeds", "metrics", "sites", "methods"), list)}
+SITE_KEYS = {"label": str, "dataset": (str, dict), "backbone": (str, dict), "module": str, "tokens_per_image": int}
+METHOD_KEYS = ("name", "label", "at")
+
+
+class SuiteError(UsageError):
+    """A suite cannot be used; one line per problem."""
+
+
+def suite_path(name: str) -> Path:
+    """The file of a suite: a shipped one by name, or any file ending in .toml.
+
+    Raises:
+        SuiteError: There is none.
+    """
+    shipped = shipped_suites()
+    if name in shipped:
+        return shipped[name]
+    path = Path(name)
+    if path.suffix == ".toml" and path.is_file():
+        return path
+    raise SuiteError(f"{unknown('suite', name, shipped, 'eludebench list suites')}, or give the path of a .toml file")
+
+
+def load_suite(name: str, registry: Registry) -> Suite:
+    """The suite of that name or path, with the methods of plugin files added under their default options.
+
+    Raises:
+        SuiteError: It cannot be read, or something in it is wrong; the message holds every problem, one a line.
+    """
+    path = suite_path(name)
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SuiteError(f"suite {path}: cannot be read ({error}); expected TOML; mend the file") from error
+    problems = Problems(f"suite {path.name}")
+    suite = parse(path.stem, raw, registry, problems)
+    if problems.found or suite is None:
+        raise SuiteError("\n".join(problems.found))
+    return suite
+
+
+def parse(name: str, raw: Mapping[str, Any], registry: Registry, problems: Problems) -> Suite | None:
+    """The suite, or None with what is wrong noted in `problems`."""
+    checked_keys(raw, SUITE_KEYS, "", problems)
+    token_seeds = seeds(raw, "token_seeds", problems)
+    init_seeds = seeds(raw, "init_seeds", problems)
+    metrics = parse_metrics(raw, registry, problems)
+    for key in ("sites", "methods"):
+        if not raw.get(key):
+            problems.add(f"{key}: got none; expected at least one [[{key}]] table; add one")
+    sites = [parse_site(i, table, registry, problems) for i, table in tables(raw, "sites", problems)]
+    site_labels = [site.label for site in sites if site]
+    unique(site_labels, "sites", problems)
+    method_tables = list(tables(raw, "methods", problems))
+    method_tables += [(len(method_tables) + i, {"name": e.name}) for i, e in enumerate(registry.from_files("methods"))]
+    rows = [parse_method(i, table, site_labels, registry, problems) for i, table in method_tables]
+    labels = [row[0] for row in rows if row]
+    unique(labels, "methods", problems)
+    if problems.found:
+        return None
+    whole_sites = tuple(site for site in sites if site)
+    named = tuple((row.name, entry.identity) for entry, row in metrics)
+    cells = star(whole_sites, [row for row in rows if row], token_seeds, init_seeds, named, problems)
+    description, asked = str(raw.get("description", "")), tuple(row for _, row in metrics)
+    return Suite(name, description, whole_sites, tuple(labels), token_seeds, init_seeds, asked, tuple(cells))
+
+
+def parse_metrics(raw: Mapping[str, Any], registry: Registry, problems: Problems) -> list[tuple[Entry, MetricRow]]:
+    """The metrics asked for, all that are registered where none are, each with its catalogue row."""
+    asked = raw.get("metrics") or list(registry.tables["metrics"])
+    entries = [found(registry, "metrics", str(name), "metrics", problems) for name in asked if isinstance(asked, list)]
+    rows = []
+    for entry in (entry for entry in entries if entry):
+        known = [ROWS[entry.name]] if entry.name in ROWS else list(entry.load().rows)
+        row = next((row for row in known if row.name == entry.name), None)
+        if row is None:
+            problems.add(f"metrics: {entry.name!r} of {entry.owner} has no row of that name; expected one; add it")
+        else:
+            rows.append((entry, row))
+    return rows
+
+
+def tables(raw: Mapping[str, Any], key: str, problems: Problems) -> list[tuple[int, Mapping[str, Any]]]:
+    """The numbered tables of a list; anything else in it is a problem."""
+    entries = raw.get(key) if isinstance(raw.get(key), list) else []
+    for i, entry in enumerate(entries or []):
+        if not isinstance(entry, dict):
+            problems.add(f"{key}[{i}]: got {entry!r}; expected a table; write [[{key}]]")
+    return [(i, entry) for i, entry in enumerate(entries or []) if isinstance(entry, dict)]
+
+
+def seeds(raw: Mapping[str, Any], key: str, problems: Problems) -> tuple[int, ...]:
+    """A list of distinct whole numbers; 42 alone where none is given."""
+    values = raw.get(key, [42])
+    if not isinstance(values, list):
+        return ()
+    if not values or len(set(map(str, values))) < len(values) or any(type(v) is not int or v < 0 for v in values):
+        problems.add(f"{key}: got {values!r}; expected a list of distinct whole numbers from 0 up; mend it")
+        return ()
+    return tuple(values)
+
+
+def unique(labels: Sequence[str], key: str, problems: Problems) -> None:
+    """Labels name rows, so no two may be equal."""
+    for label in dict.fromkeys(label for label in labels if labels.count(label) > 1):
+        problems.add(f"{key}: label {label!r} is used twice; expected distinct labels; give one another `label`")
+
+
+def found(registry: Registry, kind: str, name: str, where: str, problems: Problems) -> Entry | None:
+    """The registered component of that name, or None with the problem noted."""
+    try:
+        return registry.find(kind, name)
+    except UsageError as error:
+        problems.add(f"{where}: {error}")
+        return None
+
+
+def parse_site(i: int, table: Mapping[str, Any], registry: Registry, problems: Problems) -> SiteSpec | None:
+    """One [[sites]] table; the module path is looked up in the architecture, before any weights exist."""
+    where = f"sites[{i}]"
+    checked_keys(table, SITE_KEYS, where, problems)
+    parts = {kind: component(table, kind, where, registry, problems) for kind in ("dataset", "backbone")}
+    module = table.get("module")
+    if not isinstance(module, str):
+        problems.add(f"{where}.module: got {module!r}; expected the module path of a linear layer; name it")
+        return None
+    tokens = table.get("tokens_per_image", 2)
+    if type(tokens) is not int or tokens < 1:
+        problems.add(f"{where}.tokens_per_image: got {tokens!r}; expected at least 1; raise it")
+    dataset, backbone = parts["dataset"], parts["backbone"]
+    if backbone:
+        try:
+            find_layer(backbone.built.skeleton(), module)
+        except UsageError as error:
+            problems.add(f"{where}: {error}")
+    if not dataset or not backbone:
+        return None
+    return SiteSpec(str(table.get("label", dataset.entry.name)), dataset, backbone, module, tokens)
+
+
+def component(
+    table: Mapping[str, Any], kind: str, where: str, registry: Registry, problems: Problems
+) -> Component | None:
+    """A data set or a backbone: a name alone, or a table with `name` and options."""
+    given = table.get(kind)
+    options = dict(given) if isinstance(given, dict) else {"name": given}
+    name = options.pop("name", None)
+    if not isinstance(name, str):
+        problems.add(f"{where}.{kind}: got {given!r}; expected a name, or a table with a name; add it")
+        return None
+    entry = found(registry, f"{kind}s", name, f"{where}.{kind}", problems)
+    return with_options(entry, options, f"{where}.{kind}", problems) if entry else None
+
+
+def with_options(entry: Entry, options: Mapping[str, Any], where: str, problems: Problems) -> Component | None:
+    """The component with these options, or None with what is wrong noted."""
+    try:
+        cls = entry.load()
+    except UsageError as error:
+        problems.add(f"{where}: {error}")
+        return None
+    made = built(cls, options, where, problems)
+    return made and Component(entry, made[1], made[0])
+
+
+def parse_method(
+    i: int, table: Mapping[str, Any], site_labels: Sequence[str], registry: Registry, problems: Problems
+) -> tuple[str, dict[str, Component]] | None:
+    """One [[methods]] table: its label, and the method with its options at each site.
+
+    Everything but `name`, `label` and `at` is an option; `at.SITE` overrides options at one site.
+    """
+    where = f"methods[{i}]"
+    name = table.get("name")
+    if not isinstance(name, str):
+        problems.add(f"{where}.name: got {name!r}; expected the name of a method; see `eludebench list methods`")
+        return None
+    entry = found(registry, "methods", name, where, problems)
+    if entry is None:
+        return None
+    at = table.get("at", {})
+    for label in at:
+        if label not in site_labels:
+            problems.add(f"{where}.at: {unknown('site', label, site_labels, 'the suite')}")
+    options = {key: value for key, value in table.items() if key not in METHOD_KEYS}
+    made = {
+        label: with_options(entry, {**options, **at.get(label, {})}, where, problems) for label in site_labels or [""]
+    }
+    whole = {label: method for label, method in made.items() if method}
+    for method in list(whole.values())[:1]:
+        if not isinstance(method.built, Method):
+            problems.add(f"{where}: {name!r} is no method; expected decompose, encode, decode, reads; see check-method")
+    return (str(table.get("label", name)), whole) if len(whole) == len(made) else None
+
+
+def star(
+    sites: Sequence[SiteSpec],
+    rows: Sequence[tuple[str, Mapping[str, Component]]],
+    token_seeds: Sequence[int],
+    init_seeds: Sequence[int],
+    metrics: tuple[tuple[str, str], ...],
+    problems: Problems,
+) -> list[Cell]:
+    """All cells, in the suite's order of sites, seeds and methods."""
+    methods = dict(rows)
+    pairs = [(t, init_seeds[0]) for t in token_seeds] + [(token_seeds[0], i) for i in init_seeds[1:]]
+
+    def cell(site: SiteSpec, label: str, t: int, i: int, followers: tuple[str, ...]) -> Cell | None:
+        method = methods[label][site.label]
+        leader = None
+        if isinstance(method.built, Follower):
+            like = method.built.like
+            if like not in methods or like in (*followers, label):
+                choices = [other for other in methods if other not in (*followers, label)]
+                problems.add(f"methods {label!r}: {unknown('like', like, choices, 'the suite')}, not following back")
+                return None
+            leader = cell(site, like, t, i, (*followers, label))
+        return Cell(site, label, method, leader, t, i, metrics)
+
+    made = [cell(site, label, t, i, ()) for site in sites for t, i in pairs for label in methods]
+    return [one for one in made if one]

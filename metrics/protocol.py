@@ -1,0 +1,109 @@
+"""What a metric is: rows in a catalogue, an update per batch, and values with intervals at the end."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+# Not typing's: before Python 3.12 its isinstance computes every property, and a batch's are dear.
+from typing_extensions import Protocol, runtime_checkable
+
+from metrics.catalogue import MetricRow, Value
+
+
+@runtime_checkable
+class EvaluationBatch(Protocol):
+    """A few images of the evaluation split at one site, under one decomposition.
+
+    Everything is computed when it is first asked for, so a metric pays only for what it reads. Tokens that are
+    registers are already left out of `codes`, `outputs` and `reconstruction`; CLS and patch tokens are in.
+    """
+
+    @property
+    def images(self) -> Int[Tensor, " images"]:
+        """Index of each image in the evaluation split, ascending over the pass."""
+        ...
+
+    @property
+    def labels(self) -> Int[Tensor, " images"]:
+        """True class of each image."""
+        ...
+
+    @property
+    def outputs(self) -> Float[Tensor, "images tokens units"]:
+        """Activations of the untouched site."""
+        ...
+
+    @property
+    def codes(self) -> Float[Tensor, "images tokens atoms"]:
+        """Value of every atom for every token."""
+        ...
+
+    @property
+    def reconstruction(self) -> Float[Tensor, "images tokens units"]:
+        """Outputs rebuilt from the codes."""
+        ...
+
+    @property
+    def logits(self) -> Float[Tensor, "images classes"]:
+        """Logits of the untouched backbone."""
+        ...
+
+    @property
+    def replaced_logits(self) -> Float[Tensor, "images classes"]:
+        """Logits with the site's outputs replaced by what the decomposition makes of them."""
+        ...
+
+
+@runtime_checkable
+class EvaluationFacts(Protocol):
+    """What is known before the first batch."""
+
+    @property
+    def n_images(self) -> int:
+        """Images in the evaluation split."""
+        ...
+
+    @property
+    def n_units(self) -> int:
+        """Units of the site."""
+        ...
+
+    @property
+    def n_atoms(self) -> int:
+        """Atoms of the decomposition."""
+        ...
+
+    @property
+    def unit_of_atom(self) -> Int[Tensor, " atoms"] | None:
+        """The unit each atom is part of, for methods that split units."""
+        ...
+
+    @property
+    def codes_are_nonnegative(self) -> bool:
+        """Whether codes cannot be negative by construction, so that zero means inactive (SAEs)."""
+        ...
+
+
+@runtime_checkable
+class Metric(Protocol):
+    """One streamed computation that yields one or more catalogue rows.
+
+    Attributes:
+        rows: The catalogue rows that `compute` fills, by name.
+        passes: How many times the evaluation split is streamed through `update`: 1 or 2; 0 where the facts are enough.
+    """
+
+    rows: ClassVar[tuple[MetricRow, ...]]
+    passes: ClassVar[int]
+
+    def __init__(self, facts: EvaluationFacts) -> None: ...
+
+    def update(self, batch: EvaluationBatch, *, pass_index: int) -> None:
+        """Take in one batch; `pass_index` counts from 0."""
+        ...
+
+    def compute(self) -> Mapping[str, Value]:
+        """One value per row, null with a reason where there is none."""
+        ...

@@ -1,0 +1,145 @@
+"""A table as GitHub markdown whose columns line up, so that it also reads well in a terminal.
+
+What is marked is decided on the numbers as they are shown: two methods that print the same number are equal. Per site
+and column the best number is bold wherever it stands, and the next one down is underlined wherever it stands, also
+where several share the first place. Reference rows take no part, and where fewer than two contestants have a value
+nothing is marked.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from string import ascii_lowercase
+
+from results.layout import Column, Layout, TableSpec
+from results.summaries import Summary
+
+DASH = "—"
+
+_ARROWS = {"up": " ↑", "down": " ↓", "none": ""}
+_Summaries = Mapping[tuple[str, str, str], Summary]
+
+
+def to_markdown(spec: TableSpec, summaries: _Summaries, layout: Layout) -> str:
+    """Caption, table, sites and footnotes; ends with a line end."""
+    footnotes: dict[str, str] = {}
+    ranks = {
+        (site.label, column.metric): _ranks(column, site.label, summaries, layout)
+        for site in layout.sites
+        for column in spec.columns
+    }
+    lines = [["site", "method", *(_heading(column) for column in spec.columns)]]
+    seen: set[str] = set()
+    for site, label in layout.rows():
+        is_reference = label in layout.references
+        line = [
+            "" if site.label in seen else _escape(site.label),
+            _set_off(_escape(label), "*" if is_reference else ""),
+        ]
+        seen.add(site.label)
+        for column in spec.columns:
+            summary = summaries[site.label, label, column.metric]
+            mark = "*" if is_reference else ranks[site.label, column.metric].get(label, "")
+            text = DASH if summary.mean is None else _set_off(_shown(column, summary), mark)
+            line.append(text + _footnote(summary, footnotes))
+        lines.append(line)
+    below = [
+        f"- {_escape(site.label)}: `{site.module}` of {_escape(site.backbone)} on {_escape(site.dataset)}"
+        for site in layout.sites
+        if site.label in seen
+    ]
+    below += [f"- ({letter}) {_escape(text)}" for text, letter in footnotes.items()]
+    return "\n".join([_caption(spec, layout), "", *_aligned(lines), "", *below]) + "\n"
+
+
+def _caption(spec: TableSpec, layout: Layout) -> str:
+    """What the numbers are and what the marks mean, in one line."""
+    seeds = ", ".join(map(str, layout.token_seeds))
+    if len(layout.token_seeds) > 1:
+        numbers = (
+            f"Mean ± sample standard deviation over token seeds {seeds} at init seed {layout.init_seed}; "
+            "from a single token seed, its 95 % interval in brackets, unless exact."
+        )
+    else:
+        numbers = f"Token seed {seeds}, init seed {layout.init_seed}; the 95 % interval in brackets, unless exact."
+    marks = "Per site, by the numbers as shown: **best**, <u>second best</u>; *references* are not ranked."
+    return f"{spec.title}. {numbers} {marks}"
+
+
+def _heading(column: Column) -> str:
+    """Heading with percent sign and arrow; of other units the heading itself tells."""
+    return f"{column.heading}{' (%)' if column.unit == '%' else ''}{_ARROWS[column.direction]}"
+
+
+def _shown(column: Column, summary: Summary) -> str:
+    """The number as it stands in the table, with its spread or its interval."""
+    if summary.mean is None:
+        return DASH
+    text = _number(column, summary.mean, column.decimals)
+    if summary.std is not None:
+        return f"{text} ± {_number(column, summary.std, column.decimals)}"
+    if summary.low is not None and summary.high is not None:
+        ends = (_number(column, end, column.interval_decimals) for end in (summary.low, summary.high))
+        return f"{text} [{', '.join(ends)}]"
+    return text
+
+
+def _number(column: Column, value: float, decimals: int) -> str:
+    """The rounded number; zero has no sign."""
+    text = f"{value:.{decimals}{'e' if column.is_scientific else 'f'}}"
+    return text.removeprefix("-") if float(text) == 0 else text
+
+
+def _ranks(column: Column, site: str, summaries: _Summaries, layout: Layout) -> dict[str, str]:
+    """The mark of each label that has one, in one column of one site."""
+    shown: dict[str, float] = {}
+    for label in layout.labels:
+        summary = summaries.get((site, label, column.metric))
+        if summary and summary.mean is not None and label not in layout.references:
+            shown[label] = float(_number(column, summary.mean, column.decimals))
+    if column.direction == "none" or len(shown) < 2:
+        return {}
+    ranking = sorted(set(shown.values()), reverse=column.direction == "up")
+    marks = dict(zip(ranking, ("**", "<u>"), strict=False))
+    return {label: marks[value] for label, value in shown.items() if value in marks}
+
+
+def _set_off(text: str, mark: str) -> str:
+    """The text between the mark and its counterpart."""
+    return f"{mark}{text}{mark.replace('<', '</')}"
+
+
+def _footnote(summary: Summary, footnotes: dict[str, str]) -> str:
+    """The reference to the summary's footnote, if it needs one; a new footnote is added to `footnotes`."""
+    if summary.n_seeds == summary.n_expected:
+        return ""
+    text = summary.reason or ""
+    if summary.n_seeds:
+        text = f"{summary.n_seeds} of {summary.n_expected} token seeds ({text})"
+    return f" ({footnotes.setdefault(text, _letters(len(footnotes)))})"
+
+
+def _letters(index: int) -> str:
+    """a, b, ..., z, aa, ab, ..."""
+    head, last = divmod(index, 26)
+    return (_letters(head - 1) if head else "") + ascii_lowercase[last]
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of the markdown table, heading first; words to the left, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+
+    def row(cells: Sequence[str]) -> str:
+        padded = (
+            cell.ljust(width) if index < 2 else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        )
+        return f"| {' | '.join(padded)} |"
+
+    rule = ["-" * width if index < 2 else "-" * (width - 1) + ":" for index, width in enumerate(widths)]
+    return [row(lines[0]), row(rule), *map(row, lines[1:])]
+
+
+def _escape(text: str) -> str:
+    """The text in one line, without anything that markdown would read as its own."""
+    plain = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"[\\`*|\[\]]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\\g<0>", plain)

@@ -1,0 +1,124 @@
+"""From records to the numbers of a table: one summary per site, method label and column, over token seeds."""
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from results.layout import Column, Layout
+from results.records import FAILED, STATUS, Record
+
+NOT_RUN = "not run yet"
+NOT_MEASURED = "not measured"
+
+_Index = Mapping[tuple[str, str], Record]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What is known of one metric of one method at one site.
+
+    Attributes:
+        mean: Mean over the token seeds that have a value, None where none has.
+        std: Sample standard deviation (n - 1) over them, None where there are fewer than two.
+        n_seeds: How many token seeds have a value.
+        n_expected: How many token seeds there should be.
+        low: Lower end of the 95 % interval where exactly one token seed has a value, None otherwise or if exact.
+        high: Upper end of it.
+        n: How many things the values are made of, over all token seeds that have one.
+        n_excluded: How many were left out of them.
+        reason: Why values are missing; where none is, why things were left out; None where nothing is to be said.
+    """
+
+    mean: float | None
+    std: float | None
+    n_seeds: int
+    n_expected: int
+    low: float | None
+    high: float | None
+    n: int
+    n_excluded: int
+    reason: str | None
+
+
+def summarise(
+    columns: Iterable[Column], records: Iterable[Record], layout: Layout
+) -> dict[tuple[str, str, str], Summary]:
+    """The summary of each (site label, method label, metric) of the layout's rows.
+
+    The records are those of one closed group per cell, in any order: the values of `results.records.latest`.
+
+    Raises:
+        ValueError: A cell has a metric twice, or a value has another unit than its column.
+    """
+    index: dict[tuple[str, str], Record] = {}
+    for record in records:
+        if (record.cell, record.metric) in index:
+            raise ValueError(
+                f"records: got {record.metric} of cell {record.cell} twice; expected one group of rows per cell; "
+                "pass the rows of results.records.latest"
+            )
+        index[record.cell, record.metric] = record
+    chosen = list(columns)
+    return {
+        (site.label, label, column.metric): _summary(column, index, layout, site.label, label)
+        for site, label in layout.rows()
+        for column in chosen
+    }
+
+
+def _summary(column: Column, index: _Index, layout: Layout, site: str, label: str) -> Summary:
+    """The summary of one row and column."""
+    found: list[Record] = []
+    gaps: dict[str, list[int]] = {}
+    seeds = [seed for seed in layout.token_seeds if (site, label, seed) in layout.cells]
+    for seed in seeds:
+        answer = _look_up(column, index, layout.cells[site, label, seed], layout.states)
+        if isinstance(answer, Record):
+            found.append(answer)
+        else:
+            gaps.setdefault(answer, []).append(seed)
+    values = [record.value for record in found if record.value is not None]
+    only = found[0] if len(found) == 1 else None
+    exclusions = dict.fromkeys(record.reason for record in found if record.reason)
+    return Summary(
+        mean=statistics.fmean(values) if values else None,
+        std=statistics.stdev(values) if len(values) > 1 else None,
+        n_seeds=len(values),
+        n_expected=len(seeds),
+        low=only.low if only else None,
+        high=only.high if only else None,
+        n=sum(record.n for record in found),
+        n_excluded=sum(record.n_excluded for record in found),
+        reason=_explain(gaps, len(seeds)) or "; ".join(exclusions) or None,
+    )
+
+
+def _look_up(column: Column, index: _Index, cell: str, states: Mapping[str, str]) -> Record | str:
+    """The cell's row for the column if it holds a value, else why there is none."""
+    status = index.get((cell, STATUS))
+    if status is None:
+        return states.get(cell, NOT_RUN)
+    if status.text == FAILED:
+        return f"failed: {status.reason}"
+    record = index.get((cell, column.metric))
+    if record is None:
+        return NOT_MEASURED
+    if record.unit != column.unit:
+        raise ValueError(
+            f"unit: got {record.unit!r} for {record.metric} of cell {cell}; expected {column.unit!r}; "
+            "make the table's column and the metric agree"
+        )
+    if record.value is None:
+        n_all = record.n + record.n_excluded
+        return f"{record.reason} ({record.n} of {n_all})" if n_all else str(record.reason)
+    return record
+
+
+def _explain(gaps: Mapping[str, Sequence[int]], n_expected: int) -> str:
+    """Why values are missing; the token seeds are named unless one reason holds for all of them."""
+    if any(len(seeds) == n_expected for seeds in gaps.values()):
+        return next(iter(gaps))
+    return "; ".join(
+        f"token seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}: {reason}"
+        for reason, seeds in gaps.items()
+    )

@@ -1,0 +1,203 @@
+"""The slow obvious version of each metric, and the smallest evaluation split that a metric can stream.
+
+Every reference is a plain reading of its definition in Python and float64 numpy: loops over atoms, images and pairs,
+no streaming, no algebra. They exist to be compared with, so they share no code with what they check.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int
+from torch import Tensor
+
+from metrics.catalogue import Value
+from metrics.protocol import Metric
+
+
+@dataclass
+class Evaluation:
+    """An evaluation split held in memory: the facts, and batches of any size."""
+
+    outputs: Float[Tensor, "images tokens units"]
+    codes: Float[Tensor, "images tokens atoms"]
+    reconstruction: Float[Tensor, "images tokens units"]
+    labels: Int[Tensor, " images"]
+    logits: Float[Tensor, "images classes"]
+    replaced_logits: Float[Tensor, "images classes"]
+    codes_are_nonnegative: bool = False
+    unit_of_atom: Int[Tensor, " atoms"] | None = None
+
+    @property
+    def n_images(self) -> int:
+        return len(self.outputs)
+
+    @property
+    def n_units(self) -> int:
+        return self.outputs.shape[2]
+
+    @property
+    def n_atoms(self) -> int:
+        return self.codes.shape[2]
+
+    def batches(self, size: int) -> Iterator["Batch"]:
+        for start in range(0, self.n_images, size):
+            yield Batch(self, torch.arange(start, min(start + size, self.n_images)))
+
+
+@dataclass
+class Batch:
+    """Some images of an evaluation; notes what is read of it."""
+
+    evaluation: Evaluation
+    images: Int[Tensor, " images"]
+    was_read: set[str] = field(default_factory=set)
+
+    def _read(self, name: str) -> Tensor:
+        self.was_read.add(name)
+        everything: Tensor = getattr(self.evaluation, name)
+        return everything[self.images]
+
+    @property
+    def labels(self) -> Tensor:
+        return self._read("labels")
+
+    @property
+    def outputs(self) -> Tensor:
+        return self._read("outputs")
+
+    @property
+    def codes(self) -> Tensor:
+        return self._read("codes")
+
+    @property
+    def reconstruction(self) -> Tensor:
+        return self._read("reconstruction")
+
+    @property
+    def logits(self) -> Tensor:
+        return self._read("logits")
+
+    @property
+    def replaced_logits(self) -> Tensor:
+        return self._read("replaced_logits")
+
+
+def evaluation(
+    *, n_images: int = 40, n_tokens: int = 3, n_units: int = 5, n_atoms: int = 7, seed: int = 0, **replaced: Any
+) -> Evaluation:
+    """A random split; any part may be given instead, and then sets the number of images, tokens and so on."""
+    if "codes" in replaced:
+        n_images, n_tokens, n_atoms = replaced["codes"].shape
+    elif "outputs" in replaced:
+        n_images, n_tokens, n_units = replaced["outputs"].shape
+    elif "logits" in replaced:
+        n_images = len(replaced["logits"])
+    generator = torch.Generator().manual_seed(seed)
+
+    def noise(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    outputs = replaced.get("outputs", noise(n_images, n_tokens, n_units) + 2)
+    logits = noise(n_images, 4)
+    parts = {
+        "outputs": outputs,
+        "codes": noise(n_images, n_tokens, n_atoms),
+        "reconstruction": outputs + 0.3 * noise(*outputs.shape),
+        "labels": torch.randint(4, (n_images,), generator=generator),
+        "logits": logits,
+        "replaced_logits": logits + 0.5 * noise(n_images, 4),
+    }
+    return Evaluation(**(parts | replaced))
+
+
+def stream(metric: Metric, split: Evaluation, batch_size: int = 16) -> Mapping[str, Value]:
+    """What the runner does: every pass over every batch, then compute."""
+    for pass_index in range(metric.passes):
+        for batch in split.batches(batch_size):
+            metric.update(batch, pass_index=pass_index)
+    return metric.compute()
+
+
+def number(value: Value) -> float:
+    """The number in a value that has one."""
+    assert value.value is not None, value.reason
+    return value.value
+
+
+def interval(value: Value) -> tuple[float, float]:
+    """The interval of a value that has one."""
+    assert value.low is not None, value
+    assert value.high is not None, value
+    return value.low, value.high
+
+
+def top_images(scores: list[float], k: int) -> list[int]:
+    """The k images with the largest scores, the lower index first among equals."""
+    return sorted(range(len(scores)), key=lambda image: (-scores[image], image))[:k]
+
+
+def ms_score(
+    codes: Float64[np.ndarray, "images tokens"],
+    outputs: Float64[np.ndarray, "images tokens units"],
+    k: int = 100,
+    *,
+    codes_are_nonnegative: bool = False,
+) -> float | None:
+    """The MS-Score of one atom, pair by pair (Bağcı et al. 2026, B.2); None where it is excluded."""
+    smallest, largest = codes.min(), codes.max()
+    if largest == smallest or (codes_are_nonnegative and largest <= 0):
+        return None
+    embeddings, weights = [], []
+    for image in top_images([float(tokens.max()) for tokens in codes], k):
+        position = list(codes[image]).index(codes[image].max())
+        embedding = outputs[image, position]
+        length = np.sqrt((embedding**2).sum())
+        embeddings.append(embedding / length if length > 0 else embedding)
+        weights.append(min(max((codes[image].max() - smallest) / (largest - smallest), 0.0), 1.0))
+    if sum(weight > 0 for weight in weights) < 2:
+        return None
+    pairs = list(combinations(range(len(weights)), 2))
+    weighted_cosines = sum(weights[i] * weights[j] * float(embeddings[i] @ embeddings[j]) for i, j in pairs)
+    return float(weighted_cosines / sum(weights[i] * weights[j] for i, j in pairs))
+
+
+def ms_scores(split: Evaluation, k: int = 100) -> list[float | None]:
+    """The MS-Score of every atom."""
+    codes, outputs = split.codes.double().numpy(), split.outputs.double().numpy()
+    return [
+        ms_score(codes[:, :, atom], outputs, k, codes_are_nonnegative=split.codes_are_nonnegative)
+        for atom in range(split.n_atoms)
+    ]
+
+
+def r2(x: Float64[np.ndarray, "tokens units"], x_hat: Float64[np.ndarray, "tokens units"]) -> float:
+    """1 - sum ||x - x_hat||^2 / sum ||x - mean vector||^2."""
+    return float(1 - ((x - x_hat) ** 2).sum() / ((x - x.mean(axis=0)) ** 2).sum())
+
+
+def r2_scalar_mean(x: Float64[np.ndarray, "tokens units"], x_hat: Float64[np.ndarray, "tokens units"]) -> float:
+    """The same with one mean over all elements."""
+    return float(1 - ((x - x_hat) ** 2).sum() / ((x - x.mean()) ** 2).sum())
+
+
+def nmse_zero_baseline(x: Float64[np.ndarray, "tokens units"], x_hat: Float64[np.ndarray, "tokens units"]) -> float:
+    """sum ||x - x_hat||^2 / sum ||x||^2."""
+    return float(((x - x_hat) ** 2).sum() / (x**2).sum())
+
+
+def l0(codes: Float64[np.ndarray, "images tokens atoms"]) -> float:
+    """Mean number of nonzero codes of a token."""
+    tokens = codes.reshape(-1, codes.shape[2])
+    return sum(sum(1 for code in token if code != 0) for token in tokens) / len(tokens)
+
+
+def wilson(n_hits: int, n: int) -> tuple[float, float]:
+    """Wilson 1927: the proportions p with |n_hits/n - p| <= z sqrt(p (1 - p) / n), found by a fine scan."""
+    z = 1.959963984540054
+    p = np.linspace(0, 1, 2_000_001)
+    inside = p[np.abs(n_hits / n - p) <= z * np.sqrt(p * (1 - p) / n) + 1e-15]
+    return float(inside.min()), float(inside.max())
