@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol, Self, runtime_checkable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -63,7 +63,7 @@ class Backbone:
         prefix: tuple[str, ...] = (),
         licence: str = "not stated",
         notes: Mapping[str, float | int | str] | None = None,
-    ) -> Self:
+    ) -> "Backbone":
         """A backbone of any module, which is put in eval mode and frozen in place.
 
         Args:
@@ -129,6 +129,10 @@ class BackboneFactory(Protocol):
     version: ClassVar[int]
     trained_on_dataset: ClassVar[bool]
 
+    def skeleton(self) -> nn.Module:
+        """The architecture without weights or data, to look sites up in before any work; tensors may be meta."""
+        ...
+
     def weights(self, dataset: Dataset, report: Report) -> dict[str, Tensor]:
         """The network's state, trained or loaded; dear, and what the bench caches."""
         ...
@@ -191,14 +195,14 @@ class EmbeddedViT:
             FloatingPointError: The loss stopped being a finite number.
         """
         with _own_random_state(self.seed), _one_thread():
-            module = self._architecture(dataset)
+            module = self._architecture(_side(dataset), len(dataset.classes))
             _train(module, dataset, self, report)
         return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
 
     def assemble(self, weights: Mapping[str, Tensor], dataset: Dataset) -> Backbone:
         """The ViT with these weights, every one of which must fit."""
         with _own_random_state(self.seed):
-            module = self._architecture(dataset)
+            module = self._architecture(_side(dataset), len(dataset.classes))
         module.load_state_dict(weights, strict=True)
         return Backbone.of(
             f"embedded-vit-{self.width}x{self.depth}",
@@ -210,14 +214,18 @@ class EmbeddedViT:
             notes={"trained_on": dataset.name, "epochs": self.epochs, "seed": self.seed},
         )
 
-    def _architecture(self, dataset: Dataset) -> VisionTransformer:
-        side = dataset.train.images(slice(0, 1)).shape[-1]
+    def skeleton(self) -> nn.Module:
+        """The architecture without weights, for a set of one class, to look sites up in before any work."""
+        with torch.device("meta"):
+            return self._architecture(self.patch, 1)
+
+    def _architecture(self, side: int, n_classes: int) -> VisionTransformer:
         if side % self.patch:
             raise ValueError(f"patch: received {self.patch}; expected a divisor of the images' side, {side}; change it")
         return VisionTransformer(
             img_size=side,
             patch_size=self.patch,
-            num_classes=len(dataset.classes),
+            num_classes=n_classes,
             embed_dim=self.width,
             depth=self.depth,
             num_heads=self.heads,
@@ -225,6 +233,10 @@ class EmbeddedViT:
             class_token=self.pool == "token",
             global_pool=self.pool,
         )
+
+
+def _side(dataset: Dataset) -> int:
+    return dataset.train.images(slice(0, 1)).shape[-1]
 
 
 def to_unit_range(images: UInt8[Tensor, "images 3 h w"]) -> Float[Tensor, "images 3 h w"]:

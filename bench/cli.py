@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from bench import UnknownNameError, UsageError, __version__
-from bench.registry import KINDS, Registry, shipped_suites, unknown
+from bench.registry import KINDS, Registry, shipped_suites, suite_path, unknown
 
 app = typer.Typer(
     name="eludebench",
@@ -49,6 +49,7 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run a suite, or go on with it; print its leaderboard."""
+    suite_path(suite)  # so that a misspelt name is told before anything heavy is imported
     from bench.cache import default_cache
     from bench.folder import rendered, write_text
     from bench.runner import run as run_suite
@@ -76,7 +77,7 @@ def run(
 def plan(
     suite: SuiteName, out: Out = None, only: Only = NO_FILTER, plugin: Plugins = NO_PLUGINS, as_json: Json = False
 ) -> None:
-    """Show what `run` would do: every cell, and whether the run's folder has it already."""
+    """Show what `run` would do, cell by cell."""
     from bench.folder import check_folder, outcomes, states
     from bench.runner import plan_of, selected
     from bench.suites import load_suite
@@ -136,7 +137,7 @@ def new_method(
     name: Annotated[str, typer.Argument(help="Its name: lower case, as in Python.")],
     file: Annotated[Path | None, typer.Option(help="Where to write it; NAME.py if not given.")] = None,
 ) -> None:
-    """Write a file with a small working method, to start your own from."""
+    """Write a small working method to start from."""
     from bench.template import method_file
 
     path = file or Path(f"{name}.py")
@@ -151,7 +152,7 @@ def new_method(
 def check_method(
     name: Annotated[str, typer.Argument(help="The method's name.")], plugin: Plugins = NO_PLUGINS, as_json: Json = False
 ) -> None:
-    """Hold a method, with its default options, to the contract that every method keeps."""
+    """Hold a method to the contract of all methods."""
     entry = Registry(plugin).find("methods", name)
     from bench.contract import check
 
@@ -167,7 +168,7 @@ def check_method(
 
 @app.command()
 def doctor(cache: CacheDir = None, as_json: Json = False) -> None:
-    """Look at this machine: versions, processors, disk, cache, extras; say what would be in the way."""
+    """Say what on this machine would be in the way."""
     from bench.doctor import examine
 
     findings = examine(cache)

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from bench.backbones import Report
 from bench.cache import StorageError
@@ -44,6 +44,7 @@ class Failure:
     traceback: str | None = None
 
 
+@runtime_checkable
 class Observer(Protocol):
     """Hears what happens, in the parent process."""
 

@@ -6,7 +6,7 @@ Everything goes to standard error, so that standard output stays the result's.
 import sys
 import time
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -36,7 +36,7 @@ class Display:
             self.whole = self.bars.add_task("run", total=n_tasks)
             self.rows: dict[str, Any] = {}
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Display":
         if self.bars:
             self.bars.start()
         return self

@@ -91,6 +91,21 @@ def shipped_suites() -> dict[str, Path]:
     return {path.stem: path for path in sorted(SHIPPED.glob("*.toml"))}
 
 
+def suite_path(name: str) -> Path:
+    """The file of a suite: a shipped one by name, or any file ending in .toml.
+
+    Raises:
+        UsageError: There is none.
+    """
+    shipped = shipped_suites()
+    if name in shipped:
+        return shipped[name]
+    path = Path(name)
+    if path.suffix == ".toml" and path.is_file():
+        return path
+    raise UsageError(f"{unknown('suite', name, shipped, 'eludebench list suites')}, or give the path of a .toml file")
+
+
 class Registry:
     """Every component of every kind: built-ins, entry points, and the plugin files given."""
 

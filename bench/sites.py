@@ -106,7 +106,7 @@ class Site:
         """One forward pass, and what went through the site in it.
 
         Raises:
-            ValueError: The layer did not run exactly once.
+            UsageError: The layer did not run exactly once.
         """
         seen: list[tuple[Tensor, Tensor]] = []
         handle = self.module.register_forward_hook(lambda _module, args, output: seen.append((args[0], output)))
@@ -115,7 +115,7 @@ class Site:
         finally:
             handle.remove()
         if len(seen) != 1:
-            raise ValueError(
+            raise UsageError(
                 f"module: {self.path!r} ran {len(seen)} times in one forward pass; expected once; choose another"
             )
         inputs, outputs = seen[0]

@@ -13,7 +13,7 @@ from typing import Any
 from bench import UsageError
 from bench.cells import Cell, Component, SiteSpec, Suite
 from bench.options import Problems, built, checked_keys
-from bench.registry import Entry, Registry, shipped_suites, unknown
+from bench.registry import Entry, Registry, suite_path, unknown
 from bench.sites import find_layer
 from methods.protocol import Follower, Method
 from metrics.catalogue import ROWS, MetricRow
@@ -25,21 +25,6 @@ METHOD_KEYS = ("name", "label", "at")
 
 class SuiteError(UsageError):
     """A suite cannot be used; one line per problem."""
-
-
-def suite_path(name: str) -> Path:
-    """The file of a suite: a shipped one by name, or any file ending in .toml.
-
-    Raises:
-        SuiteError: There is none.
-    """
-    shipped = shipped_suites()
-    if name in shipped:
-        return shipped[name]
-    path = Path(name)
-    if path.suffix == ".toml" and path.is_file():
-        return path
-    raise SuiteError(f"{unknown('suite', name, shipped, 'eludebench list suites')}, or give the path of a .toml file")
 
 
 def load_suite(name: str, registry: Registry) -> Suite:

@@ -72,6 +72,7 @@ class Activations:
         return self.weight
 
 
+@runtime_checkable
 class ActivationSource(Protocol):
     """The probing split's tokens at one site, streamed: nothing here asks for all of them in memory at once."""
 

@@ -35,7 +35,8 @@ class Replacement:
 
     def update(self, batch: EvaluationBatch, *, pass_index: int) -> None:
         """Count hits, and keep the largest difference."""
-        labels, untouched, replaced = batch.labels, batch.logits, batch.replaced_logits
+        untouched, replaced = batch.logits, batch.replaced_logits
+        labels = batch.labels.to(replaced.device)
         untouched_is_finite, replaced_is_finite = _is_finite(untouched), _is_finite(replaced)
         predicted, predicted_untouched = replaced.argmax(dim=1), untouched.argmax(dim=1)
         both_are_finite = untouched_is_finite & replaced_is_finite

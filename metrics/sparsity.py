@@ -32,7 +32,7 @@ class Sparsity:
     def update(self, batch: EvaluationBatch, *, pass_index: int) -> None:
         """Count the nonzero codes of each image and mark the atoms that have one."""
         codes = batch.codes
-        n_active = torch.count_nonzero(codes, dim=1)  # images x atoms
+        n_active = (codes != 0).sum(dim=1, dtype=torch.int32)  # images x atoms
         self._active_a_token.append(n_active.sum(dim=1).double().cpu() / codes.shape[1])
         alive = n_active.any(dim=0)
         self._alive = alive if self._alive is None else self._alive | alive

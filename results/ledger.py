@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
 from results.records import Record, from_line, to_line
 
@@ -103,7 +103,7 @@ class Ledger:
             self._lock.unlink(missing_ok=True)
             self._lock = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Ledger":
         return self
 
     def __exit__(

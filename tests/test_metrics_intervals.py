@@ -48,6 +48,12 @@ def test_bootstrap_interval_is_near_the_normal_one() -> None:
     assert high - low == pytest.approx(2 * 1.96 * numbers.std() / 20, rel=0.1)
 
 
+def test_the_median_has_an_interval_of_its_own() -> None:
+    numbers = np.exp(2 * sample(200))
+    low, high = interval(bootstrapped(numbers, "atoms", statistic="median"))
+    assert low < 1 < high < numbers.mean()
+
+
 def test_bootstrap_interval_shrinks_with_n() -> None:
     few, many = (interval(bootstrapped(sample(n), "images")) for n in (30, 3000))
     assert (few[1] - few[0]) / (many[1] - many[0]) == pytest.approx(10, rel=0.4)

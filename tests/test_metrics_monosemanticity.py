@@ -247,6 +247,14 @@ def test_an_atom_with_a_code_that_is_not_finite_is_excluded() -> None:
     assert value is not None
 
 
+def test_an_atom_with_an_embedding_that_is_not_finite_is_excluded() -> None:
+    split = evaluation(n_atoms=3)
+    split.codes[11, 2, :] = torch.tensor([-9.0, 9.0, -9.0])  # only the second atom is driven by this token
+    split.outputs[11, 2, 0] = torch.inf
+    value = measured(split, k=10)["ms_score"]
+    assert (value.reason, value.n) == ("1 with values that are not finite", 2)
+
+
 def test_every_reason_is_counted() -> None:
     codes = evaluation(n_atoms=6).codes.abs()
     codes[:, :, 1:4] = 0

@@ -1,4 +1,4 @@
-"""R2 and its variants: against the definition, scikit-learn and overcomplete; moments merge; the baselines score 0."""
+"""R2 and its variants: against the definition and scikit-learn; moments merge; each baseline scores 0 (NMSE: 1)."""
 
 import numpy as np
 import pytest
@@ -113,6 +113,13 @@ def test_zero_variance_is_null(constant: float) -> None:
     assert (values["r2"].value, values["r2"].reason) == (None, "the outputs do not vary")
     assert values["r2_scalar_mean"].value is None
     assert (values["nmse_zero_baseline"].value is None) == (constant == 0)
+
+
+def test_variation_that_is_only_rounding_is_zero_variance() -> None:
+    constant = torch.randn(5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    outputs = constant.expand(101, 7, 5)  # sums of 7 and of 101 equal numbers are rounded
+    value = measured(evaluation(outputs=outputs, reconstruction=outputs + 1))["r2"]
+    assert (value.value, value.reason) == (None, "the outputs do not vary")
 
 
 def test_units_that_differ_but_never_vary_have_a_scalar_mean_r2_only() -> None:

@@ -1,0 +1,50 @@
+# Two commands for a machine with Python 3.11 or 3.12 and make:
+#   make leaderboard   makes the environment, runs the main job, prints the table and where it is
+#   make test          makes the environment, lints, types, checks the layers, runs the tests
+
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := runs/quick
+
+# The first interpreter that answers and is new enough; overcomplete bounds Python below 3.13.
+PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null && echo $$p && break; done)
+
+.PHONY: leaderboard test lint bench readme clean
+
+leaderboard: $(VENV)/run
+	$(BIN)/eludebench run quick --out $(RUN)
+
+test: $(VENV)/dev lint
+	$(BIN)/python -m pytest -q --jaxtyping-packages=bench,judges,methods,metrics,results,beartype.beartype
+
+lint: $(VENV)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Timings: reported, never pass or fail.
+bench: $(VENV)/dev
+	$(BIN)/python -m pytest -q tests/speed --benchmark-only
+
+# Makes the table in README.md again from a fresh run, and keeps its records.
+readme: leaderboard
+	cp $(RUN)/run.json $(RUN)/records.jsonl results/quick/
+	$(BIN)/python tests/test_readme.py
+
+$(VENV)/python:
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 or 3.12 found; install one, or name it: make PYTHON=/path/to/python"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/run: $(VENV)/python pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(VENV)/dev: $(VENV)/run
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs

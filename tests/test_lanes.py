@@ -1,0 +1,103 @@
+"""Lanes: order, failures that stay where they happened, and processes that die."""
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from bench.backbones import Report
+from bench.cache import StorageError
+from bench.lanes import Failure, Task, run_tasks
+
+
+def start(report: Report, say: Callable[[str], None]) -> Callable[[Any], Any]:
+    """A worker that does what its payload says."""
+
+    def work(payload: Any) -> Any:
+        what, *rest = payload
+        if what == "fail":
+            raise RuntimeError(f"no {rest[0]}\nsecond line")
+        if what == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if what == "full":
+            raise StorageError("--cache: cannot write: the disk is full")
+        if what == "talk":
+            report("steps", 1, 2)
+            report("steps", 2, 2)
+            say("a line")
+        return what
+
+    return work
+
+
+class Notes:
+    """Writes down what it hears."""
+
+    def __init__(self) -> None:
+        self.outcomes: dict[str, Any] = {}
+        self.steps: list[tuple[str, str, int, int]] = []
+        self.lines: list[str] = []
+
+    def progressed(self, task: Task, what: str, done: int, total: int) -> None:
+        self.steps.append((task.id, what, done, total))
+
+    def said(self, text: str) -> None:
+        self.lines.append(text)
+
+    def finished(self, task: Task, outcome: Any) -> None:
+        self.outcomes[task.id] = outcome
+
+
+def task(key: str, what: str, *needs: str) -> Task:
+    return Task(key, f"task {key}", (what, key), needs)
+
+
+@pytest.mark.parametrize("n_lanes", [0, 1, 2])
+def test_tasks_run_after_what_they_need_and_failures_stay_put(n_lanes: int) -> None:
+    notes = Notes()
+    tasks = [
+        task("c", "ok", "b"), task("b", "talk", "a"), task("a", "ok", "not in the list"),
+        task("x", "fail"), task("y", "ok", "x"), task("z", "ok", "y"),
+    ]  # fmt: skip
+    run_tasks(tasks, n_lanes, start, notes)
+    order = [key for key in notes.outcomes if key in "abc"]
+    assert order == ["a", "b", "c"]
+    assert notes.outcomes["c"] == "ok"
+    assert ("b", "steps", 2, 2) in notes.steps
+    assert notes.lines == ["a line"]
+    assert notes.outcomes["x"].reason == "RuntimeError: no x"
+    assert "Traceback" in notes.outcomes["x"].traceback
+    assert notes.outcomes["y"].reason == "needs task x, which failed: RuntimeError: no x"
+    assert notes.outcomes["z"].reason.startswith("needs task y, which failed: needs task x")
+
+
+def test_a_process_that_dies_is_the_failure_of_its_task_alone() -> None:
+    notes = Notes()
+    run_tasks([task("a", "die"), task("b", "ok"), task("c", "die"), task("d", "ok")], 1, start, notes)
+    assert isinstance(notes.outcomes["a"], Failure)
+    assert "the worker process died (SIGKILL)" in notes.outcomes["a"].reason
+    assert "the worker process died (SIGKILL)" in notes.outcomes["c"].reason
+    assert (notes.outcomes["b"], notes.outcomes["d"]) == ("ok", "ok")
+
+
+@pytest.mark.parametrize("n_lanes", [0, 1])
+def test_a_full_disk_ends_everything(n_lanes: int) -> None:
+    notes = Notes()
+    with pytest.raises(StorageError, match="the disk is full"):
+        run_tasks([task("a", "ok"), task("b", "full"), task("c", "ok")], n_lanes, start, notes)
+    assert list(notes.outcomes) == ["a"]
+
+
+def test_lanes_leave_no_process_behind() -> None:
+    run_tasks([task("a", "ok"), task("b", "ok")], 2, start, Notes())
+    deadline = time.monotonic() + 5
+    while children() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert children() == []
+
+
+def children() -> list[Any]:
+    return multiprocessing.active_children()
