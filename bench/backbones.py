@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
@@ -111,7 +111,7 @@ def prefix_of(module: nn.Module) -> tuple[str, ...]:
     n_expected = getattr(module, "num_prefix_tokens", 0)
     if len(prefix) != n_expected:
         raise ValueError(
-            f"module: {type(module).__name__} has {n_expected} prefix tokens, of which {len(prefix)} are known: {prefix}; "
+            f"module: {type(module).__name__} has {n_expected} prefix tokens, {len(prefix)} of them known: {prefix}; "
             'expected class token and registers only; hand prefix=("cls", ...) to Backbone.of yourself'
         )
     return prefix
@@ -146,9 +146,10 @@ class BackboneFactory(Protocol):
 class EmbeddedViT:
     """A small ViT trained from scratch on the probing split, on the CPU with one thread.
 
-    AdamW (weight decay 0.05), one cycle of the learning rate (a tenth of the steps up, cosine down), images shifted by
-    up to `shift` pixels. The result depends on the options and the data only: not on the caller's number of threads,
-    nor on its random state, which is left as it was.
+    AdamW (weight decay 0.05) and one cycle of the learning rate (a tenth of the steps up, cosine down). No
+    augmentation: shifts by 1 pixel cost 15 points of accuracy on `shapes` within these epochs, by 2 pixels they brought
+    0.3 on `digits`. The result depends on the options and the data only: not on the caller's number of threads, nor on
+    its random state, which is left as it was.
 
     Attributes:
         width: Width of a token; also the number of units at the end of each block's MLP, `blocks.{i}.mlp.fc2`.
@@ -160,20 +161,18 @@ class EmbeddedViT:
         epochs: Passes over the probing split.
         batch_size: Images per step.
         learning_rate: The peak of the cycle.
-        shift: Largest shift of the augmentation, in pixels; 0 for none.
-        seed: Seed of the initial weights, the order of the images and the shifts.
+        seed: Seed of the initial weights and the order of the images.
     """
 
     width: int = 96
     depth: int = 3
-    heads: int = 3
+    heads: int = 4
     patch: int = 8
     mlp_ratio: float = 4.0
     pool: Literal["avg", "token"] = "avg"
-    epochs: int = 20
+    epochs: int = 14
     batch_size: int = 64
     learning_rate: float = 1e-3
-    shift: int = 2
     seed: int = 0
 
     version: ClassVar[int] = 1
@@ -182,7 +181,6 @@ class EmbeddedViT:
     def __post_init__(self) -> None:
         for option in ("width", "depth", "heads", "patch", "epochs", "batch_size"):
             check_at_least(option, getattr(self, option), 1)
-        check_at_least("shift", self.shift, 0)
         if self.width % self.heads:
             raise ValueError(f"heads: received {self.heads}; expected a divisor of width={self.width}; change either")
         if self.pool not in ("avg", "token"):
@@ -219,10 +217,10 @@ class EmbeddedViT:
         with torch.device("meta"):
             return self._architecture(self.patch, 1)
 
-    def _architecture(self, side: int, n_classes: int) -> VisionTransformer:
+    def _architecture(self, side: int, n_classes: int) -> nn.Module:
         if side % self.patch:
             raise ValueError(f"patch: received {self.patch}; expected a divisor of the images' side, {side}; change it")
-        return VisionTransformer(
+        vit: nn.Module = VisionTransformer(
             img_size=side,
             patch_size=self.patch,
             num_classes=n_classes,
@@ -233,6 +231,7 @@ class EmbeddedViT:
             class_token=self.pool == "token",
             global_pool=self.pool,
         )
+        return vit
 
 
 def _side(dataset: Dataset) -> int:
@@ -248,14 +247,14 @@ def _train(module: nn.Module, dataset: Dataset, options: EmbeddedViT, report: Re
     labels, n_images = dataset.train.labels, len(dataset.train)
     n_steps = math.ceil(n_images / options.batch_size)
     n_total = n_steps * options.epochs
-    optimizer = torch.optim.AdamW(module.parameters(), lr=options.learning_rate, weight_decay=0.05)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=options.learning_rate, weight_decay=0.05, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, options.learning_rate, total_steps=n_total, pct_start=0.1, cycle_momentum=False
     )
     module.train()
     for epoch in range(options.epochs):
-        for step, rows in enumerate(torch.randperm(n_images).split(options.batch_size)):
-            images = to_unit_range(_shifted(dataset.train.images(rows), options.shift))
+        for step, rows in enumerate(torch.split(torch.randperm(n_images), options.batch_size)):
+            images = to_unit_range(dataset.train.images(rows))
             loss = functional.cross_entropy(module(images), labels[rows].long())
             if not math.isfinite(loss.item()):
                 raise FloatingPointError(
@@ -263,28 +262,17 @@ def _train(module: nn.Module, dataset: Dataset, options: EmbeddedViT, report: Re
                     f"lower learning_rate (now {options.learning_rate})"
                 )
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
             report("training the backbone", epoch * n_steps + step + 1, n_total)
-
-
-def _shifted(images: UInt8[Tensor, "images 3 h w"], by: int) -> UInt8[Tensor, "images 3 h w"]:
-    """Each image moved by its own random offset of up to `by` pixels each way, its border pixels repeated."""
-    n, _, height, width = images.shape
-
-    def sources(size: int) -> Int[Tensor, "images size"]:
-        return (torch.arange(size) + torch.randint(-by, by + 1, (n, 1))).clamp(0, size - 1)
-
-    rows, columns = sources(height)[:, None, :, None], sources(width)[:, None, None, :]
-    return images[torch.arange(n)[:, None, None, None], torch.arange(3)[:, None, None], rows, columns]
 
 
 @contextmanager
 def _own_random_state(seed: int) -> Iterator[None]:
     """Within, the CPU's random numbers follow `seed`; afterwards they go on where they were."""
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the accelerators too
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the accelerators too
         yield
 
 

@@ -33,6 +33,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text."
 SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="A shipped suite, or the path of a .toml file.")]
 RunDir = Annotated[Path, typer.Option("--run", help="Folder of a run.")]
 
+INTERRUPTED = 130
 NO_PLUGINS: list[Path] = []
 NO_FILTER: list[str] = []
 
@@ -237,11 +238,11 @@ def stop(code: int, text: str) -> NoReturn:
 def main() -> None:
     """The program: every foreseen error is a line, not a traceback."""
     try:
-        app(standalone_mode=False)
-    except typer.Exit as done:
-        sys.exit(done.exit_code)
-    except (typer.Abort, KeyboardInterrupt):
-        stop(130, "interrupted; finished cells are kept, and the same command goes on from there")
+        app()
+    except SystemExit as done:
+        if done.code == INTERRUPTED:
+            tell("error: interrupted; finished cells are kept, and the same command goes on from there")
+        raise
     except UsageError as error:
         stop(2, str(error.args[0]))
     except Exception as error:
@@ -249,15 +250,10 @@ def main() -> None:
 
 
 def stop_for(error: Exception) -> NoReturn:
-    """Leave for an error that only heavier modules know; anything unforeseen keeps its traceback."""
+    """Leave where something cannot be written; anything unforeseen keeps its traceback."""
     from bench.cache import StorageError
     from results.ledger import LedgerError
 
     if isinstance(error, StorageError | LedgerError):
         stop(1, str(error))
-    from click.exceptions import ClickException
-
-    if isinstance(error, ClickException):
-        error.show()
-        sys.exit(error.exit_code)
     raise error

@@ -106,7 +106,7 @@ def fingerprint_of(train: Split, test: Split) -> str:
 
     def add(name: str, tensor: Tensor) -> None:
         digest.update(f"|{name} {tuple(tensor.shape)}|".encode())
-        digest.update(tensor.contiguous().numpy())
+        digest.update(tensor.contiguous().numpy().tobytes())
 
     for split in (train, test):
         add("labels", split.labels.long())
@@ -154,9 +154,9 @@ class Shapes:
 
     def _split(self, n: int, stream: int) -> InMemory:
         drawn = shapes.render(n, seed=self.seed, stream=stream)
-        factors = {name: torch.from_numpy(getattr(drawn, name)) for name in ("shape", "colour", "texture")}
+        factors = {"shape": drawn.shape, "colour": drawn.colour, "texture": drawn.texture}
         labels = factors["shape"] * len(shapes.COLOURS) + factors["colour"]
-        return InMemory(torch.from_numpy(drawn.images), labels, factors)
+        return InMemory(drawn.images, labels, factors)
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ class Photos:
         )
 
     def _cells(self, pictures: list[photos.Picture]) -> tuple[list[photos.Cell], list[photos.Cell]]:
-        """Tile i of a split is cut from photograph i modulo 16; train takes a photograph's first cells, test the next."""
+        """Tile i is cut from photograph i modulo 16; train takes a photograph's first cells, test the next."""
         n = len(pictures)
         n_train_each, n_test_each = -(-self.n_train // n), -(-self.n_test // n)
         layout = photos.lay_out(pictures, n_train_each + n_test_each, self.seed)
@@ -238,7 +238,7 @@ class Digits:
         _check_options(self.seed, n_train=self.n_train)
         if self.n_train >= self.n_images:
             raise ValueError(
-                f"n_train: received {self.n_train}; expected at most {self.n_images - 1} of the {self.n_images} digits, "
+                f"n_train: received {self.n_train}; expected at most {self.n_images - 1} of {self.n_images} digits, "
                 "so that one is left to test on; lower n_train"
             )
 

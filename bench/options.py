@@ -7,7 +7,6 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from bench.registry import unknown
 
-
 TYPE_NAMES = {
     str: "a text",
     list: "a list",

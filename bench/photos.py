@@ -80,18 +80,22 @@ def lay_out(pictures: Sequence[Picture], n_each: int, seed: int) -> list[list[Ce
     """
     cells = []
     for index, picture in enumerate(pictures):
-        for side in range(SIDE, _SMALLEST_CELL - 1, -1):
-            grid = _distinct_cells(index, picture, side, n_each)
-            if len(grid) >= n_each:
-                break
-        else:
-            raise ValueError(
-                f"n_train, n_test: received sizes that need {n_each} tiles of each photograph; expected at most "
-                f"{len(grid)}, which is what {PHOTOGRAPHS[index].name} holds at {side} pixels a side; lower either"
-            )
+        sides = range(SIDE, _SMALLEST_CELL - 1, -1)
+        grid = next((g for side in sides if len(g := _distinct_cells(index, picture, side, n_each)) >= n_each), None)
+        if grid is None:
+            raise ValueError(_too_small(pictures, n_each))
         order = np.random.default_rng((seed, index)).permutation(len(grid))
         cells.append([grid[place] for place in order[:n_each]])
     return cells
+
+
+def _too_small(pictures: Sequence[Picture], n_each: int) -> str:
+    held = [len(_distinct_cells(index, picture, _SMALLEST_CELL, 0)) for index, picture in enumerate(pictures)]
+    fewest = min(held)
+    return (
+        f"n_train, n_test: received sizes that need {n_each} tiles of each photograph; expected at most {fewest}, "
+        f"which is what {PHOTOGRAPHS[held.index(fewest)].name} holds at {_SMALLEST_CELL} pixels a side; lower either"
+    )
 
 
 def _distinct_cells(index: int, picture: Picture, side: int, n_least: int) -> list[Cell]:

@@ -4,6 +4,7 @@ The same command again continues: complete cells are skipped, failed ones are tr
 are written by this process alone, one cell at a time.
 """
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from bench import UsageError
 from bench.cache import digest
 from bench.cells import Cell, Suite
-from bench.folder import LEDGER, check_folder, outcomes, write_plan
+from bench.folder import LEDGER, PLAN, check_folder, outcomes, read_plan, write_plan
 from bench.lanes import Failure, Task, run_tasks
 from bench.progress import Display
 from bench.provenance import now, provenance
@@ -83,6 +84,12 @@ def plan_of(suite: Suite) -> dict[str, Any]:
             for cell in suite.cells
         ],
     }
+
+
+def took_before(folder: Path) -> dict[str, Any]:
+    """What the last command that did something in this folder took, if any did."""
+    took = read_plan(folder, "--out").get("took") if (folder / PLAN).exists() else None
+    return {"took": took} if took else {}
 
 
 def tasks_for(cells: Sequence[Cell]) -> list[Task]:
@@ -187,7 +194,8 @@ def run(
     """
     cells = selected(suite.cells, only)
     check_folder(folder, suite.name)
-    write_plan(folder, plan_of(suite))
+    plan = plan_of(suite) | took_before(folder)
+    write_plan(folder, plan)
     complete = {key for key, group in outcomes(folder).items() if group[-1].text == COMPLETE}
     tasks = tasks_for([cell for cell in cells if cell.id not in complete])
     with Ledger(folder / LEDGER) as ledger, Display(len(tasks), is_quiet=is_quiet) as display:
@@ -195,6 +203,10 @@ def run(
             display.said(f"{ledger.path}: {ledger.n_dropped} rows of an unfinished cell were cut off; it is done again")
         if complete:
             display.said(f"{len(complete)} cells are complete already")
+        begin = time.perf_counter()
         run_tasks(tasks, n_lanes, start, Recorder(suite, ledger, display))
+    if tasks:
+        took = {"seconds": time.perf_counter() - begin, "tasks": len(tasks), "workers": n_lanes}
+        write_plan(folder, plan | {"took": took})
     groups = outcomes(folder)
     return {cell.name: str(groups[cell.id][-1].text) for cell in cells}

@@ -7,7 +7,6 @@ paper: every token seed at the first init seed, and every other init seed at the
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from bench import UsageError

@@ -122,7 +122,10 @@ def parents(decomposition: Decomposition) -> Int[Tensor, " atoms"]:
 
 
 def partition_decomposition(
-    owns_by_unit: list[UInt8[Tensor, "_ d_in"]], clusters_found: list[int], notes: dict[str, float | int | str | bool], **tensors: Tensor
+    owns_by_unit: list[UInt8[Tensor, "_ d_in"]],
+    clusters_found: list[int],
+    notes: dict[str, float | int | str | bool],
+    **tensors: Tensor,
 ) -> Decomposition:
     """One decomposition from the assignments of all units, in unit order.
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from bench.cache import MANIFEST, Cache, StorageError, default_cache, digest
 
 

@@ -134,15 +134,15 @@ def test_a_red_circle_is_red_and_round() -> None:
 def test_shapes_are_told_apart_by_their_outlines() -> None:
     """Share of the circumscribed disc that each shape covers, against its area computed by hand."""
     for name, expected in (("_circle", 0.81), ("_square", 4 * 0.78**2 / np.pi), ("_ring", 0.96**2 - 0.48**2)):
-        grid = (np.mgrid[:400, :400].astype(np.float32) + 0.5 - 200) / 200
-        inside = getattr(shapes, name)(grid[1], grid[0], np.float32(1)) < 0
-        assert inside.mean() * 4 / np.pi == pytest.approx(expected, abs=0.01), name
+        y, x = torch.meshgrid(*[(torch.arange(400) - 199.5) / 200] * 2, indexing="ij")
+        inside = getattr(shapes, name)(x[None], y[None], torch.ones(1, 1, 1)) < 0
+        assert inside.float().mean() * 4 / np.pi == pytest.approx(expected, abs=0.01), name
 
 
 def test_a_longer_stream_begins_with_the_shorter_one() -> None:
     short, long = shapes.render(310, seed=3, stream=0), shapes.render(777, seed=3, stream=0)
-    assert np.array_equal(short.images, long.images[:310])
-    assert np.array_equal(short.texture, long.texture[:310])
+    assert torch.equal(short.images, long.images[:310])
+    assert torch.equal(short.texture, long.texture[:310])
 
 
 def test_photo_cells_never_overlap_and_lie_inside() -> None:

@@ -6,16 +6,17 @@ import hdbscan
 import numpy as np
 import pytest
 import torch
-from bench.contract import PlantedSource
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from sklearn.metrics import adjusted_rand_score
+
+from bench.contract import PlantedSource
 from methods import groups
 from methods.clustering import cluster, numbered_by_smallest_member, pairwise_distances
 from methods.elude import ELUDe, normalized, representatives, top_instances
 from methods.partition import DisentangledLinear, n_owners, subunit_weights
 from methods.protocol import Activations
-from sklearn.metrics import adjusted_rand_score
 
 ALL = frozenset({"inputs", "outputs", "weight"})
 SCORES = st.sampled_from([0.0, 0.1, 0.2, 0.25, 0.5, 0.75, 1.0, -0.5, -1.0])
@@ -60,7 +61,12 @@ def test_equal_scores_never_win() -> None:
 
 @pytest.mark.parametrize(
     ("rule", "expected"),
-    [("exactly_one", [1, 1, 1, 1]), ("smallest", [1, 0, 0, 0]), ("largest", [1, 1, 1, 0]), ("best_ratio", [1, 1, 1, 0])],
+    [
+        ("exactly_one", [1, 1, 1, 1]),
+        ("smallest", [1, 0, 0, 0]),
+        ("largest", [1, 1, 1, 0]),
+        ("best_ratio", [1, 1, 1, 0]),
+    ],
 )
 def test_group_rules_where_several_sets_win(rule: groups.GroupRule, expected: list[int]) -> None:
     # Gaps: 0.5/0.8 no... 0.8 -> 0.4 (ratio 0.50) qualifies, 0.4 -> 0.3 does not, 0.3 -> 0.1 (ratio 0.33) qualifies.
@@ -177,7 +183,9 @@ def test_subunits_sum_to_the_unit(dtype: torch.dtype) -> None:
     bound = 1e-6 if dtype == torch.float32 else 1e-15
     summed = torch.zeros_like(weight).index_add_(0, found.unit_of_atom, weights)
     assert float((summed - weight).abs().max() / weight.abs().max()) <= bound
-    assert torch.allclose(torch.zeros_like(bias).index_add_(0, found.unit_of_atom, biases), bias, rtol=bound, atol=bound)
+    assert torch.allclose(
+        torch.zeros_like(bias).index_add_(0, found.unit_of_atom, biases), bias, rtol=bound, atol=bound
+    )
     codes = method.encode(found, Activations(inputs, inputs @ weight.T + bias, weight, bias))
     assert torch.allclose(method.decode(found, codes), inputs @ weight.T + bias, rtol=0, atol=20 * bound)
 

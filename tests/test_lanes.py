@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from bench.backbones import Report
 from bench.cache import StorageError
 from bench.lanes import Failure, Task, run_tasks

@@ -7,13 +7,14 @@ from typing import ClassVar
 
 import pytest
 import torch
+from torch import Tensor
+
 from bench.contract import CHECKS, PlantedSource, check
 from bench.registry import Registry
 from methods import artifacts
 from methods.controls import Backbone, RandomPartition
 from methods.elude import ELUDe
 from methods.protocol import Activations, ActivationSource, Codes, Decomposition
-from torch import Tensor
 
 METHODS = sorted(Registry().tables["methods"])
 ALL = frozenset({"inputs", "outputs", "weight"})

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from bench.contract import PlantedSource
 from methods.sae import TopKSAE, centre_and_scale, overcomplete_sae
 from methods.training import Training, reanimation, train
@@ -61,7 +62,9 @@ def test_centre_and_scale_are_those_of_numpy() -> None:
 def test_divergence_is_named() -> None:
     source = PlantedSource(OUTPUTS)
     model = torch.nn.Linear(12, 1)
-    with pytest.raises(FloatingPointError, match=r"loss: got nan at epoch 0, step 0, batch 0 of it.*lower learning_rate"):
+    with pytest.raises(
+        FloatingPointError, match=r"loss: got nan at epoch 0, step 0, batch 0 of it.*lower learning_rate"
+    ):
         train(model, source, lambda batch: model(batch.outputs).sum() * torch.nan, Training(1, 64, 0.1), seed=0)
 
 

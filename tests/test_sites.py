@@ -1,10 +1,14 @@
 """Sites and activations: any module, any linear layer or 1x1 convolution, read and replaced as by hand."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
 from bench import UsageError
 from bench.activations import CachedSource, extract
 from bench.backbones import Backbone, prefix_of
@@ -15,8 +19,6 @@ from methods.controls import Backbone as NeuronBasis
 from methods.controls import RandomPartition
 from methods.elude import ELUDe
 from methods.protocol import Activations
-from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
 
 ALL = frozenset({"inputs", "outputs", "weight"})
 
@@ -67,7 +69,14 @@ def to_float(images: Tensor) -> Tensor:
 
 def vit(*, registers: int = 0, pool: str = "token") -> VisionTransformer:
     return VisionTransformer(
-        img_size=16, patch_size=8, embed_dim=12, depth=2, num_heads=2, num_classes=5, global_pool=pool, reg_tokens=registers
+        img_size=16,
+        patch_size=8,
+        embed_dim=12,
+        depth=2,
+        num_heads=2,
+        num_classes=5,
+        global_pool=pool,
+        reg_tokens=registers,
     )
 
 
@@ -84,7 +93,7 @@ def split_of(n: int, side: int = 16) -> InMemory:
     return InMemory(pixels, torch.randint(5, (n,), generator=generator), {})
 
 
-CASES = {
+CASES: dict[str, tuple[Callable[[], nn.Module], str, int, int, int]] = {
     "vit": (lambda: vit(), "blocks.1.mlp.fc2", 48, 12, 5),
     "vit with registers": (lambda: vit(registers=2), "blocks.1.mlp.fc2", 48, 12, 7),
     "convolution": (Conv, "mix", 10, 6, 16),

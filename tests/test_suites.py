@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from bench import UnknownNameError, UsageError
 from bench.registry import KINDS, Registry, shipped_suites, suite_path
 from bench.runner import selected
@@ -87,14 +88,30 @@ PROBLEMS = {
     "no linear layer": ("blocks.0.mlp.fc2", "blocks.0.norm1", "'blocks.0.norm1', which is a LayerNorm; expected a lin"),
     "wrong type": ('name = "elude"', 'name = "elude"\ntop_k = "5"', "top_k: got '5'; expected a number"),
     "wrong choice": ('name = "elude"', 'name = "elude"\nselection = "best"', "expected one of 'leaf', 'eom'"),
-    "wrong value": ('name = "elude"', 'name = "elude"\nmin_cluster_size = 1', "min_cluster_size: got 1; expected at least 2"),
+    "wrong value": (
+        'name = "elude"',
+        'name = "elude"\nmin_cluster_size = 1',
+        "min_cluster_size: got 1; expected at least 2",
+    ),
     "wrong option of data": ("n_train = 60", "n_train = 0", "n_train"),
     "twice": ('name = "random_partition"', 'name = "elude"', "label 'elude' is used twice"),
     "no methods": ("[[methods]]", "[[other]]", "methods: got none; expected at least one"),
-    "seeds": ("description", "token_seeds = [1, 1]\ndescription", r"token_seeds: got \[1, 1\]; expected a list of distinct"),
-    "leader": ('"random_partition"', '"random_partition"\nlike = "nobody"', "like: got 'nobody'; expected one of elude"),
+    "seeds": (
+        "description",
+        "token_seeds = [1, 1]\ndescription",
+        r"token_seeds: got \[1, 1\]; expected a list of distinct",
+    ),
+    "leader": (
+        '"random_partition"',
+        '"random_partition"\nlike = "nobody"',
+        "like: got 'nobody'; expected one of elude",
+    ),
     "tokens": ("module =", "tokens_per_image = 0\nmodule =", "tokens_per_image: got 0; expected at least 1"),
-    "site of options": ('name = "elude"', 'name = "elude"\nat.shape = { rho = 0.5 }', "site: got 'shape'; did you mean 'sh"),
+    "site of options": (
+        'name = "elude"',
+        'name = "elude"\nat.shape = { rho = 0.5 }',
+        "site: got 'shape'; did you mean 'sh",
+    ),
     "no TOML": ("[[sites]]", "[[sites]", "cannot be read"),
 }
 
@@ -175,7 +192,7 @@ def test_bad_plugins_are_named(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_missing_plugins_and_names_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--plugin: got .*, which is no file"):
+    with pytest.raises(UsageError, match=r"--plugin: got .*, which is no file"):
         Registry([tmp_path / "none.py"])
     with pytest.raises(UnknownNameError, match=r"method: got 'pca'; expected one of backbone, elude"):
         Registry().find("methods", "pca")
