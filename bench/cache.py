@@ -100,21 +100,26 @@ class Cache:
         aside = self.root / "aside" / uuid.uuid4().hex
         self.guarded(lambda: aside.mkdir(parents=True))
         try:
-            self.guarded(lambda: build(aside))
+            self.guarded(lambda: build(aside), is_ours=self.is_written_here)
             self.guarded(lambda: write_manifest(aside, key))
             self.guarded(lambda: move(aside, final))
         finally:
             shutil.rmtree(aside, ignore_errors=True)
         return final
 
-    def guarded(self, act: Callable[[], object]) -> None:
-        """Do it; a failure to write becomes a `StorageError`."""
+    def guarded(self, act: Callable[[], object], is_ours: Callable[[OSError], bool] = lambda error: True) -> None:
+        """Do it; a failure that is the cache's own becomes a `StorageError`."""
         try:
             act()
         except OSError as error:
-            if error.errno not in REASONS:
+            if not is_ours(error):
                 raise
             raise storage_error("--cache", self.root, error) from error
+
+    def is_written_here(self, error: OSError) -> bool:
+        """Whether a builder failed to write into the cache, and not to read something elsewhere."""
+        place = Path(error.filename) if isinstance(error.filename, str) else self.root
+        return error.errno in REASONS and place.is_relative_to(self.root)
 
 
 def write_manifest(folder: Path, key: Mapping[str, Any]) -> None:

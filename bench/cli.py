@@ -7,6 +7,8 @@ Results go to standard output, progress and errors to standard error. Exit codes
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -51,14 +53,15 @@ def run(
 ) -> None:
     """Run a suite, or go on with it; print its leaderboard."""
     suite_path(suite)  # so that a misspelt name is told before anything heavy is imported
-    from bench.cache import default_cache
-    from bench.folder import rendered, write_text
-    from bench.runner import run as run_suite
-    from bench.stages import StartWorkshop
-    from bench.suites import load_suite
+    with waiting("reading the suite"):
+        from bench.cache import default_cache
+        from bench.folder import rendered, write_text
+        from bench.runner import run as run_suite
+        from bench.stages import StartWorkshop
+        from bench.suites import load_suite
 
-    folder = out or Path("runs") / Path(suite).stem
-    loaded = load_suite(suite, Registry(plugin))
+        loaded = load_suite(suite, Registry(plugin))
+    folder = out or Path("runs") / loaded.name
     start = StartWorkshop(tuple(path.resolve() for path in plugin), cache or default_cache())
     states = run_suite(loaded, folder, start, only=only, n_lanes=workers, is_quiet=quiet or as_json)
     for name in ("md", "csv"):
@@ -79,11 +82,13 @@ def plan(
     suite: SuiteName, out: Out = None, only: Only = NO_FILTER, plugin: Plugins = NO_PLUGINS, as_json: Json = False
 ) -> None:
     """Show what `run` would do, cell by cell."""
-    from bench.folder import check_folder, outcomes, states
-    from bench.runner import plan_of, selected
-    from bench.suites import load_suite
+    suite_path(suite)
+    with waiting("reading the suite"):
+        from bench.folder import check_folder, outcomes, states
+        from bench.runner import plan_of, selected
+        from bench.suites import load_suite
 
-    loaded = load_suite(suite, Registry(plugin))
+        loaded = load_suite(suite, Registry(plugin))
     folder = out or Path("runs") / loaded.name
     check_folder(folder, loaded.name)
     names = {cell.name for cell in selected(loaded.cells, only)}
@@ -155,14 +160,17 @@ def check_method(
 ) -> None:
     """Hold a method to the contract of all methods."""
     entry = Registry(plugin).find("methods", name)
-    from bench.contract import check
+    with waiting("loading the method"):
+        from bench.contract import checked
 
-    results = check(entry.load()())
+        method = entry.load()()
+    results: dict[str, str | None] = {}
+    for law, problem in checked(method):
+        results[law] = problem
+        if not as_json:
+            print(f"{'holds ' if problem is None else 'BROKEN'}  {law}{'' if problem is None else ': ' + problem}")
     if as_json:
         show(results)
-    else:
-        for law, problem in results.items():
-            print(f"{'holds ' if problem is None else 'BROKEN'}  {law}{'' if problem is None else ': ' + problem}")
     if any(results.values()):
         raise typer.Exit(3)
 
@@ -186,6 +194,16 @@ def doctor(cache: CacheDir = None, as_json: Json = False) -> None:
 def version() -> None:
     """Print the version."""
     print(__version__)
+
+
+@contextmanager
+def waiting(for_what: str) -> Iterator[None]:
+    """A spinner in a terminal while something slow is imported; nothing elsewhere."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    with console.status(for_what) if console.is_terminal else nullcontext():
+        yield
 
 
 def component_rows(kind: str, registry: Registry) -> list[dict[str, str]]:

@@ -216,23 +216,27 @@ CHECKS: tuple[Callable[[Case], None], ...] = (
 )
 
 
-def check(method: Any) -> dict[str, str | None]:
-    """Every check by name, with None where it holds and the reason where it does not.
+def checked(method: Any) -> Iterator[tuple[str, str | None]]:
+    """Every check by name as it is done, with None where it holds and the reason where it does not.
 
     A method that cannot be tried at all has the one entry "method".
     """
     try:
         case = case_of(method)
     except Exception as error:
-        return {"method": reason_of(error)}
-    results: dict[str, str | None] = {}
+        yield "method", reason_of(error)
+        return
     for one in CHECKS:
         try:
             one(case)
-            results[one.__name__] = None
+            yield one.__name__, None
         except Exception as error:
-            results[one.__name__] = reason_of(error)
-    return results
+            yield one.__name__, reason_of(error)
+
+
+def check(method: Any) -> dict[str, str | None]:
+    """Every check by name, as in `checked`."""
+    return dict(checked(method))
 
 
 def reason_of(error: Exception) -> str:

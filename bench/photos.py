@@ -20,7 +20,8 @@ from torch.nn import functional
 SIDE = 32
 _SMALLEST_CELL = 8
 
-Picture = UInt8[np.ndarray, "height width 3"]
+Picture = UInt8[np.ndarray, "_ _ 3"]
+"""RGB pixels; the axes are anonymous because no two photographs need be of one size."""
 
 
 class Photograph(NamedTuple):
@@ -119,5 +120,5 @@ def cut(pictures: Sequence[Picture], cells: Sequence[Cell]) -> UInt8[Tensor, "ce
     return tiles
 
 
-def _pixels(picture: Picture, cell: Cell) -> Picture:
+def _pixels(picture: Picture, cell: Cell) -> UInt8[np.ndarray, "side side 3"]:
     return picture[cell.top : cell.top + cell.side, cell.left : cell.left + cell.side]

@@ -75,15 +75,15 @@ def render(n: int, *, seed: int, stream: int) -> Rendered:
 def _block(rng: np.random.Generator) -> Rendered:
     shape, colour, texture = (_kinds(rng, len(names)) for names in (SHAPES, COLOURS, TEXTURES))
     mix = _per_kind(texture, (_plain, _stripes, _checks, _dots, _gradient, _blotches), _texture_frame(rng))
-    dark, light = (_tint(rng, low, high) for low, high in ((40, 120), (90, 190)))
+    dark, light = (_tint(rng, low, high) for low, high in ((40.0, 120.0), (90.0, 190.0)))
     picture = dark + (light - dark) * mix[:, None]
 
-    picture = _paint(picture, _tint(rng, 40, 210), _anywhere(rng))
+    picture = _paint(picture, _tint(rng, 40.0, 210.0), _anywhere(rng))
     paint = _RGB[colour] + 18 * _normal(rng, _BLOCK, 3)
     picture = _paint(picture, paint[:, :, None, None], _about_the_middle(shape, rng))
 
     lighting = _uniform(rng, 0.65, 1.15)[:, None]
-    noise = _normal(rng, *picture.shape) * _uniform(rng, 3, 12)[:, None]
+    noise = _normal(rng, *picture.shape) * _uniform(rng, 3.0, 12.0)[:, None]
     return Rendered((picture * lighting + noise).clamp(0, 255).round().byte(), shape, colour, texture)
 
 
@@ -104,7 +104,7 @@ def _uniform(
 
 def _tint(rng: np.random.Generator, low: float, high: float) -> Float[Tensor, "images 3 1 1"]:
     """A muted colour per image: a grey level in [low, high], and up to 25 off it per channel."""
-    return _uniform(rng, low, high, channels=(1,)) + _uniform(rng, -25, 25, channels=(3,))
+    return _uniform(rng, low, high, channels=(1,)) + _uniform(rng, -25.0, 25.0, channels=(3,))
 
 
 def _paint(
@@ -140,15 +140,15 @@ def _turned(angle: _Column, x0: _Column, y0: _Column) -> tuple[_Plane, _Plane]:
 
 def _about_the_middle(shape: Int[Tensor, " images"], rng: np.random.Generator) -> _Plane:
     """The object: large, nearly upright, nearly central."""
-    x0, y0 = (SIDE / 2 + _uniform(rng, -2, 2) for _ in range(2))
-    return _coverage(shape, _uniform(rng, 6.5, 10), _uniform(rng, -math.pi / 12, math.pi / 12), x0, y0)
+    x0, y0 = (SIDE / 2 + _uniform(rng, -2.0, 2.0) for _ in range(2))
+    return _coverage(shape, _uniform(rng, 6.5, 10.0), _uniform(rng, -math.pi / 12, math.pi / 12), x0, y0)
 
 
 def _anywhere(rng: np.random.Generator) -> _Plane:
     """The distractor: a small shape of any kind, at any angle, wholly inside the image."""
-    radius = _uniform(rng, 1.5, 3)
-    x0, y0 = (radius + _uniform(rng, 0, 1) * (SIDE - 2 * radius) for _ in range(2))
-    return _coverage(_kinds(rng, len(SHAPES)), radius, _uniform(rng, 0, 2 * math.pi), x0, y0)
+    radius = _uniform(rng, 1.5, 3.0)
+    x0, y0 = (radius + _uniform(rng, 0.0, 1.0) * (SIDE - 2 * radius) for _ in range(2))
+    return _coverage(_kinds(rng, len(SHAPES)), radius, _uniform(rng, 0.0, 2 * math.pi), x0, y0)
 
 
 def _coverage(shape: Int[Tensor, " images"], radius: _Column, angle: _Column, x0: _Column, y0: _Column) -> _Plane:
@@ -195,8 +195,8 @@ def _star(u: _Plane, v: _Plane, r: _Column) -> _Plane:
 
 def _texture_frame(rng: np.random.Generator) -> tuple[Float[Tensor, "images _ _"], ...]:
     centre = torch.full((_BLOCK, 1, 1), SIDE / 2)
-    phases = (_uniform(rng, 0, 2 * math.pi) for _ in range(2))
-    return (*_turned(_uniform(rng, 0, 2 * math.pi), centre, centre), _uniform(rng, 5, 11), *phases)
+    phases = (_uniform(rng, 0.0, 2 * math.pi) for _ in range(2))
+    return (*_turned(_uniform(rng, 0.0, 2 * math.pi), centre, centre), _uniform(rng, 5.0, 11.0), *phases)
 
 
 def _wave(s: _Plane, p: _Column, f: _Column) -> _Plane:

@@ -131,6 +131,19 @@ def test_other_errors_keep_their_own_words(cache: Cache) -> None:
         cache.get("stage", {"a": 1}, missing)
 
 
+def test_data_that_may_not_be_read_is_no_fault_of_the_cache(cache: Cache) -> None:
+    def forbidden(folder: Path) -> None:
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES), "/data/imagenet")
+
+    with pytest.raises(PermissionError, match="/data/imagenet"):
+        cache.get("stage", {"a": 1}, forbidden)
+
+
+def test_a_cache_that_cannot_be_made_is_one_line(said: list[str]) -> None:
+    with pytest.raises(StorageError, match="--cache: cannot write /proc/cache: .*; expected a writable folder"):
+        Cache(Path("/proc/cache"), said.append).get("stage", {"a": 1}, Builder())
+
+
 def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("ELUDEBENCH_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
