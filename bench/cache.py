@@ -10,12 +10,15 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 MANIFEST = "manifest.json"
+ABANDONED_SECONDS = 24 * 3600
 
 REASONS = {
     errno.ENOSPC: "the disk is full",
@@ -106,6 +109,13 @@ class Cache:
         finally:
             shutil.rmtree(aside, ignore_errors=True)
         return final
+
+    def sweep(self) -> None:
+        """Throw away what killed runs left half made; a day old, so that nobody is still at it."""
+        for folder in (self.root / "aside").glob("*"):
+            with suppress(OSError):
+                if time.time() - folder.stat().st_mtime > ABANDONED_SECONDS:
+                    shutil.rmtree(folder)
 
     def guarded(self, act: Callable[[], object], is_ours: Callable[[OSError], bool] = lambda error: True) -> None:
         """Do it; a failure that is the cache's own becomes a `StorageError`."""

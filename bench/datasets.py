@@ -260,7 +260,7 @@ class Digits:
             train=train,
             test=test,
             fingerprint=fingerprint_of(train, test),
-            licence="CC BY 4.0 (UCI: Optical Recognition of Handwritten Digits, Alpaydin and Kaynak 1998)",
+            licence="UCI, Optical Recognition of Handwritten Digits (1998): CC BY 4.0; scikit-learn repeats no terms",
             summary="1,797 handwritten digits of scikit-learn, enlarged from 8x8.",
         )
 

@@ -11,6 +11,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol, runtime_checkable
@@ -112,9 +113,10 @@ class Lane:
         theirs.close()
 
     def give(self, task: Task) -> None:
-        """Hand it a task."""
+        """Hand it a task; a lane that died while idle shows when its answer is awaited."""
         self.task = task
-        self.pipe.send(task.payload)
+        with suppress(OSError):
+            self.pipe.send(task.payload)
 
     def close(self) -> None:
         """End the process, whatever it does."""

@@ -187,7 +187,9 @@ class StartWorkshop:
         # One thread each: two threads were measured ten times slower than one on a busy machine.
         torch.set_num_threads(1)
         torch.use_deterministic_algorithms(True)
-        return Workshop(Registry(self.plugins), Cache(self.cache, say), report).perform
+        cache = Cache(self.cache, say)
+        cache.sweep()
+        return Workshop(Registry(self.plugins), cache, report).perform
 
 
 def forget_peak() -> None:

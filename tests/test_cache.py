@@ -2,6 +2,7 @@
 
 import errno
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -140,8 +141,17 @@ def test_data_that_may_not_be_read_is_no_fault_of_the_cache(cache: Cache) -> Non
 
 
 def test_a_cache_that_cannot_be_made_is_one_line(said: list[str]) -> None:
-    with pytest.raises(StorageError, match="--cache: cannot write /proc/cache: .*; expected a writable folder"):
+    with pytest.raises(StorageError, match=r"--cache: cannot write /proc/cache: .*; expected a writable folder"):
         Cache(Path("/proc/cache"), said.append).get("stage", {"a": 1}, Builder())
+
+
+def test_what_a_killed_run_left_is_swept_after_a_day(cache: Cache) -> None:
+    for name, age in (("old", 25 * 3600), ("new", 3600)):
+        folder = cache.root / "aside" / name
+        folder.mkdir(parents=True)
+        os.utime(folder, (time.time() - age,) * 2)
+    cache.sweep()
+    assert [path.name for path in (cache.root / "aside").iterdir()] == ["new"]
 
 
 def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

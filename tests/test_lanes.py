@@ -11,7 +11,7 @@ import pytest
 
 from bench.backbones import Report
 from bench.cache import StorageError
-from bench.lanes import Failure, Task, run_tasks
+from bench.lanes import Failure, Lane, Task, run_tasks
 
 
 def start(report: Report, say: Callable[[str], None]) -> Callable[[Any], Any]:
@@ -90,6 +90,19 @@ def test_a_full_disk_ends_everything(n_lanes: int) -> None:
     with pytest.raises(StorageError, match="the disk is full"):
         run_tasks([task("a", "ok"), task("b", "full"), task("c", "ok")], n_lanes, start, notes)
     assert list(notes.outcomes) == ["a"]
+
+
+def test_a_process_that_died_while_idle_is_noticed() -> None:
+    lane = Lane(start)
+    lane.process.kill()
+    lane.process.join()
+    lane.give(task("a", "ok"))
+    kind, outcome = lane.receive()
+    assert kind == "done"
+    assert "the worker process died (SIGKILL)" in outcome.reason
+    lane.give(task("b", "ok"))
+    assert lane.receive() == ("done", "ok")
+    lane.close()
 
 
 def test_lanes_leave_no_process_behind() -> None:
