@@ -30,6 +30,7 @@ bench: $(VENV)/dev
 
 # Makes the table in README.md again from a fresh run, and keeps its records.
 readme: leaderboard
+	mkdir -p results/quick
 	cp $(RUN)/run.json $(RUN)/records.jsonl results/quick/
 	$(BIN)/python tests/test_readme.py
 
