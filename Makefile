@@ -16,7 +16,7 @@ leaderboard: $(VENV)/run
 	$(BIN)/eludebench run quick --out $(RUN)
 
 test: $(VENV)/dev lint
-	$(BIN)/python -m pytest -q --jaxtyping-packages=bench,judges,methods,metrics,results,beartype.beartype
+	$(BIN)/python -m pytest -q --jaxtyping-packages=bench,methods,metrics,beartype.beartype
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

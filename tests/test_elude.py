@@ -197,7 +197,7 @@ def test_a_subunit_answers_to_its_own_cluster() -> None:
     inputs = 0.05 * rng.random((400, 20)).astype(np.float32)
     inputs[which == 0, :10] += 1 + 0.2 * rng.random((int((which == 0).sum()), 10), dtype=np.float32)
     inputs[which == 1, 10:] += 1 + 0.2 * rng.random((int((which == 1).sum()), 10), dtype=np.float32)
-    method = ELUDe(top_k=300, min_cluster_size=20)
+    method = ELUDe(top_k=300.0, min_cluster_size=20)
     owns, found, rho = method.split(inputs)
     assert found.n_clusters == 2
     assert 0 < rho <= 1
@@ -234,7 +234,7 @@ def test_the_layer_keeps_its_state() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"top_k": 0}, "top_k: got 0; expected a share below 1 or a count"),
+        ({"top_k": 0.0}, r"top_k: got 0\.0; expected a share below 1 or a count"),
         ({"min_cluster_size": 1}, "min_cluster_size: got 1; expected at least 2"),
         ({"min_samples": -1}, "min_samples: got -1; expected 0"),
         ({"rho": 1.5}, "rho: got 1.5; expected 0"),
@@ -254,6 +254,6 @@ def test_activations_that_are_not_finite_are_refused() -> None:
 
 def test_top_k_is_a_share_or_a_count() -> None:
     assert ELUDe(top_k=0.05).instances(12_000) == 600
-    assert ELUDe(top_k=400).instances(12_000) == 400
-    assert ELUDe(top_k=400).instances(100) == 100
+    assert ELUDe(top_k=400.0).instances(12_000) == 400
+    assert ELUDe(top_k=400.0).instances(100) == 100
     assert ELUDe(top_k=0.001).instances(10) == 1

