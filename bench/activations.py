@@ -6,12 +6,13 @@ all of them.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from numpy.lib.format import write_array_header_2_0
 from torch import Tensor
 
@@ -53,17 +54,27 @@ def write_header(file: BinaryIO, shape: tuple[int, int]) -> None:
     write_array_header_2_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
 
 
-class CachedSource:
-    """An `ActivationSource` over an entry of the cache; gives a method only what it declares to read."""
+def quietly(what: str, done: int, total: int) -> None:
+    """Report to nobody."""
 
-    def __init__(self, folder: Path, site: Site, reads: frozenset[str], report: Report) -> None:
-        """Open the arrays without reading them."""
-        # "c" is copy on write: nothing is ever written, but torch takes it for a writable array and does not warn.
-        self.inputs = torch.from_numpy(np.load(folder / "inputs.npy", mmap_mode="c")) if "inputs" in reads else None
-        self.outputs = torch.from_numpy(np.load(folder / "outputs.npy", mmap_mode="c"))
-        self.weight = site.weight if "weight" in reads else None
-        self.bias = site.bias if "weight" in reads else None
-        self.report = report
+
+@dataclass(frozen=True, eq=False)
+class TensorSource:
+    """An `ActivationSource` over tensors, which may be memory-mapped files.
+
+    Attributes:
+        inputs: What enters the site; None where the method does not read it.
+        outputs: What leaves it.
+        weight: The site's kernel; None where the method does not read it.
+        bias: The site's bias; None where there is none or the method does not read the weight.
+        report: Told how far a method is.
+    """
+
+    inputs: Float[Tensor, "tokens d_in"] | None
+    outputs: Float[Tensor, "tokens units"]
+    weight: Float[Tensor, "units d_in"] | None = None
+    bias: Float[Tensor, " units"] | None = None
+    report: Report = quietly
 
     @property
     def n_tokens(self) -> int:
@@ -84,3 +95,21 @@ class CachedSource:
         order = torch.randperm(self.n_tokens, generator=torch.Generator().manual_seed(seed))
         for rows in order.split(size):
             yield self.read(rows)
+
+    def only(self, reads: frozenset[str]) -> "TensorSource":
+        """The same tokens with nothing but what a method declares to read."""
+        return replace(
+            self,
+            inputs=self.inputs if "inputs" in reads else None,
+            weight=self.weight if "weight" in reads else None,
+            bias=self.bias if "weight" in reads else None,
+        )
+
+
+def opened(folder: Path, site: Site, report: Report) -> TensorSource:
+    """What `extract` wrote, memory-mapped: nothing is read before it is used."""
+    # "c" is copy on write: nothing is ever written, but torch takes it for a writable array and does not warn.
+    inputs, outputs = (
+        torch.from_numpy(np.load(folder / f"{name}.npy", mmap_mode="c")) for name in ("inputs", "outputs")
+    )
+    return TensorSource(inputs, outputs, site.weight, site.bias, report)

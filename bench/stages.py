@@ -99,7 +99,7 @@ class Workshop:
             "dtype": "float32",
         }
 
-    def source(self, spec: SiteSpec, token_seed: int, reads: frozenset[str]) -> activations.CachedSource:
+    def source(self, spec: SiteSpec, token_seed: int, reads: frozenset[str]) -> activations.TensorSource:
         """The sampled tokens of the probing split, extracted if the cache has none."""
         site, split = self.site(spec), self.dataset(spec).train
 
@@ -107,7 +107,7 @@ class Workshop:
             activations.extract(site, split, spec.tokens_per_image, token_seed, folder, self.report)
 
         folder = self.cache.get("activations", self.activations_key(spec, token_seed), build)
-        return activations.CachedSource(folder, site, reads, self.report)
+        return activations.opened(folder, site, self.report).only(reads)
 
     def decomposition_key(self, cell: Cell) -> dict[str, Any]:
         """What the decomposition follows from."""

@@ -11,14 +11,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import adjusted_rand_score
 
-from bench.contract import PlantedSource
+from bench.contract import planted
 from methods import groups
 from methods.clustering import cluster, numbered_by_smallest_member, pairwise_distances
 from methods.elude import ELUDe, normalized, representatives, top_instances
 from methods.partition import DisentangledLinear, n_owners, subunit_weights
 from methods.protocol import Activations
 
-ALL = frozenset({"inputs", "outputs", "weight"})
 SCORES = st.sampled_from([0.0, 0.1, 0.2, 0.25, 0.5, 0.75, 1.0, -0.5, -1.0])
 
 
@@ -173,7 +172,7 @@ def test_representatives_weigh_by_probability_and_leave_noise_out() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_subunits_sum_to_the_unit(dtype: torch.dtype) -> None:
-    source = PlantedSource(ALL)
+    source = planted()
     method = ELUDe(top_k=0.2, min_cluster_size=5)
     found = method.decompose(source, seed=0)
     assert found.unit_of_atom is not None
@@ -207,7 +206,7 @@ def test_a_subunit_answers_to_its_own_cluster() -> None:
 
 
 def test_unsplit_units_stay_whole_and_are_counted() -> None:
-    found = ELUDe(top_k=0.2, min_cluster_size=100).decompose(PlantedSource(ALL), seed=0)
+    found = ELUDe(top_k=0.2, min_cluster_size=100).decompose(planted(), seed=0)
     assert found.n_atoms == 12
     assert found.notes["whole_units"] == 12
     assert found.tensors["clusters_found"].tolist() == [0] * 12
@@ -246,7 +245,7 @@ def test_bad_options_are_named(options: dict[str, float], message: str) -> None:
 
 
 def test_activations_that_are_not_finite_are_refused() -> None:
-    source = PlantedSource(ALL)
+    source = planted()
     source.outputs[3, 4] = torch.nan
     with pytest.raises(ValueError, match="outputs: got a value that is not finite"):
         ELUDe().decompose(source, seed=0)

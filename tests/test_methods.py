@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.contract import CHECKS, PlantedSource, check
+from bench.contract import CHECKS, check, planted
 from bench.registry import Registry
 from methods import artifacts
 from methods.controls import Backbone, RandomPartition
@@ -17,7 +17,6 @@ from methods.elude import ELUDe
 from methods.protocol import Activations, ActivationSource, Codes, Decomposition
 
 METHODS = sorted(Registry().tables["methods"])
-ALL = frozenset({"inputs", "outputs", "weight"})
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -112,7 +111,7 @@ def test_contract_refuses_what_is_no_method(thing: object) -> None:
 
 
 def test_artifacts_hold_everything(tmp_path: Path) -> None:
-    found = ELUDe(top_k=0.2, min_cluster_size=5).decompose(PlantedSource(ALL), seed=0)
+    found = ELUDe(top_k=0.2, min_cluster_size=5).decompose(planted(), seed=0)
     artifacts.save(found, tmp_path, {"method": "elude"})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
     again = artifacts.load(tmp_path)
@@ -125,7 +124,7 @@ def test_artifacts_hold_everything(tmp_path: Path) -> None:
 
 
 def test_artifacts_refuse_a_newer_schema(tmp_path: Path) -> None:
-    artifacts.save(Backbone().decompose(PlantedSource(ALL), seed=0), tmp_path, {})
+    artifacts.save(Backbone().decompose(planted(), seed=0), tmp_path, {})
     config = tmp_path / "config.json"
     config.write_text(config.read_text().replace('"schema": 1', '"schema": 2'))
     with pytest.raises(ValueError, match="got schema 2; expected at most 1; update eludebench"):
@@ -133,7 +132,7 @@ def test_artifacts_refuse_a_newer_schema(tmp_path: Path) -> None:
 
 
 def test_random_partition_copies_the_parts_and_nothing_else() -> None:
-    source = PlantedSource(ALL)
+    source = planted()
     leader = ELUDe(top_k=0.2, min_cluster_size=5).decompose(source, seed=0)
     found = RandomPartition().decompose_like(source, leader, seed=3)
     other = RandomPartition().decompose_like(source, leader, seed=4)
@@ -149,11 +148,11 @@ def test_random_partition_copies_the_parts_and_nothing_else() -> None:
 
 def test_random_partition_without_a_leader_says_what_to_do() -> None:
     with pytest.raises(ValueError, match="like: 'elude' was not decomposed first"):
-        RandomPartition().decompose(PlantedSource(ALL), seed=0)
+        RandomPartition().decompose(planted(), seed=0)
 
 
 def test_undeclared_readings_are_named() -> None:
-    tokens = PlantedSource(frozenset({"outputs"})).read(slice(0, 2))
+    tokens = planted(frozenset({"outputs"})).read(slice(0, 2))
     with pytest.raises(ValueError, match="inputs: not read at this site"):
         tokens.needed_inputs()
     with pytest.raises(ValueError, match="weight: not read at this site"):

@@ -10,7 +10,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from bench import UsageError
-from bench.activations import CachedSource, extract
+from bench.activations import TensorSource, extract, opened, quietly
 from bench.backbones import Backbone, prefix_of
 from bench.datasets import InMemory
 from bench.evaluation import Batch, Subject
@@ -19,8 +19,6 @@ from methods.controls import Backbone as NeuronBasis
 from methods.controls import RandomPartition
 from methods.elude import ELUDe
 from methods.protocol import Activations
-
-ALL = frozenset({"inputs", "outputs", "weight"})
 
 
 class Conv(nn.Module):
@@ -132,17 +130,11 @@ def test_a_disentangled_layer_in_the_network_gives_the_same_logits(case: tuple[S
     split = split_of(60)
     reading = site.read(split.images(slice(None)))
     inputs, outputs = reading.inputs.flatten(0, 1), reading.outputs.flatten(0, 1)
-
-    class Source(CachedSource):
-        def __init__(self) -> None:
-            self.inputs, self.outputs = inputs.clone(), outputs.clone()
-            self.weight, self.bias = site.weight, site.bias
-            self.report = lambda what, done, total: None
-
-    leader = ELUDe(top_k=0.5, min_cluster_size=2).decompose(Source(), seed=0)
+    source = TensorSource(inputs.clone(), outputs.clone(), site.weight, site.bias)
+    leader = ELUDe(top_k=0.5, min_cluster_size=2).decompose(source, seed=0)
     for method, found in (
         (ELUDe(), leader),
-        (RandomPartition(), RandomPartition().decompose_like(Source(), leader, seed=0)),
+        (RandomPartition(), RandomPartition().decompose_like(source, leader, seed=0)),
     ):
         assert found.n_atoms > site.units
         layer = method.layer(found, site.weight, site.bias)
@@ -168,21 +160,11 @@ def test_positions_are_known_by_kind() -> None:
 
 def test_registers_are_replaced_but_not_studied() -> None:
     site = Site(backbone_of(vit(registers=2)), "blocks.0.mlp.fc2")
-    subject = Subject(site, NeuronBasis(), NeuronBasis().decompose(source_like(site), seed=0))
+    subject = Subject(site, NeuronBasis(), NeuronBasis().decompose(TensorSource(None, torch.zeros(2, 12)), seed=0))
     split = split_of(3)
     batch = Batch(subject, torch.arange(3), split.images(slice(None)), split.labels)
     assert batch.codes.shape == batch.outputs.shape == (3, 5, 12)
     assert torch.equal(batch.replaced_logits, batch.logits)
-
-
-def source_like(site: Site) -> CachedSource:
-    class Source(CachedSource):
-        def __init__(self) -> None:
-            self.inputs, self.weight, self.bias = None, None, None
-            self.outputs = torch.zeros(2, site.units)
-            self.report = lambda what, done, total: None
-
-    return Source()
 
 
 @pytest.mark.parametrize(
@@ -230,7 +212,7 @@ def test_extraction_holds_exactly_the_sampled_tokens(tmp_path: Path, monkeypatch
     expected = sampled_positions(10, torch.tensor([0, 3, 4, 5, 6]), 2, 42).flatten()
     assert tokens[:, 1].tolist() == expected.tolist()
     reading = site.read(split.images(slice(None)))
-    source = CachedSource(tmp_path, site, ALL, lambda what, done, total: None)
+    source = opened(tmp_path, site, quietly)
     assert source.n_tokens == 20
     found = source.read(slice(None))
     assert torch.allclose(found.outputs, reading.outputs[tokens[:, 0], tokens[:, 1]], atol=1e-5)
@@ -245,8 +227,8 @@ def test_extraction_holds_exactly_the_sampled_tokens(tmp_path: Path, monkeypatch
 
 def test_methods_get_only_what_they_declare(tmp_path: Path) -> None:
     site = Site(backbone_of(Conv()), "mix")
-    extract(site, split_of(3), 2, 0, tmp_path, lambda what, done, total: None)
-    tokens = CachedSource(tmp_path, site, frozenset({"outputs"}), lambda what, done, total: None).read(slice(None))
+    extract(site, split_of(3), 2, 0, tmp_path, quietly)
+    tokens = opened(tmp_path, site, quietly).only(frozenset({"outputs"})).read(slice(None))
     assert tokens.inputs is None
     assert tokens.weight is None
     assert tokens.bias is None

@@ -8,13 +8,12 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.contract import PlantedSource
+from bench.contract import planted
 from methods.elude import ELUDe
 from methods.partition import summed_by_unit
 from methods.sae import TopKSAE
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-ALL = frozenset({"inputs", "outputs", "weight"})
 
 
 @pytest.mark.parametrize("words", [["--help"], ["list", "methods"], ["list", "metrics"]], ids=" ".join)
@@ -34,14 +33,14 @@ def test_start(benchmark: BenchmarkFixture, words: list[str]) -> None:
 
 def test_elude_decomposes(benchmark: BenchmarkFixture) -> None:
     """12 units of the planted site, 120 instances each."""
-    source = PlantedSource(ALL)
+    source = planted()
     found = benchmark(lambda: ELUDe(top_k=0.2, min_cluster_size=5).decompose(source, seed=0))
     assert found.n_atoms > 12
 
 
 def test_topk_sae_trains(benchmark: BenchmarkFixture) -> None:
     """Ten epochs of 600 tokens, 96 atoms."""
-    source = PlantedSource(frozenset({"outputs"}))
+    source = planted(frozenset({"outputs"}))
     found = benchmark.pedantic(lambda: TopKSAE(k=4, epochs=10).decompose(source, seed=0), rounds=3)
     assert found.notes["steps"] == 30
 
