@@ -177,7 +177,9 @@ def test_subunits_sum_to_the_unit(dtype: torch.dtype) -> None:
     found = method.decompose(source, seed=0)
     assert found.unit_of_atom is not None
     assert found.n_atoms > 12
-    weight, bias, inputs = (x.to(dtype) for x in (source.weight, source.bias, source.inputs))
+    tokens = source.read(slice(None))
+    assert tokens.bias is not None
+    weight, bias, inputs = (x.to(dtype) for x in (tokens.needed_weight(), tokens.bias, tokens.needed_inputs()))
     weights, biases = subunit_weights(found.tensors["owns"], found.unit_of_atom, weight, bias)
     bound = 1e-6 if dtype == torch.float32 else 1e-15
     summed = torch.zeros_like(weight).index_add_(0, found.unit_of_atom, weights)
