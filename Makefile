@@ -29,9 +29,10 @@ bench: $(VENV)/dev
 	$(BIN)/python -m pytest -q tests/speed --benchmark-only
 
 # Makes the table in README.md again from a fresh run, and keeps its records.
-readme: leaderboard
-	mkdir -p results/quick
-	cp $(RUN)/run.json $(RUN)/records.jsonl results/quick/
+readme: $(VENV)/run
+	rm -rf runs/readme && mkdir -p results/quick
+	$(BIN)/eludebench run quick --out runs/readme/run --cache runs/readme/cache
+	cp runs/readme/run/run.json runs/readme/run/records.jsonl results/quick/
 	$(BIN)/python tests/test_readme.py
 
 $(VENV)/python:

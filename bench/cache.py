@@ -73,17 +73,25 @@ def file_digest(path: Path) -> str:
 class Cache:
     """A folder of entries, each found by stage and key."""
 
-    def __init__(self, root: Path, say: Callable[[str], None]) -> None:
-        """`say` is told, in one line, when an entry is damaged and built again."""
+    def __init__(self, root: Path, say: Callable[[str], None], made: Mapping[str, Any] | None = None) -> None:
+        """A cache in `root`.
+
+        Args:
+            root: Its folder.
+            say: Told, in one line, when an entry is damaged and built again.
+            made: Where and by what entries are made; kept in their manifests, no part of any key.
+        """
         self.root = root
         self.say = say
+        self.made = made or {}
+        self.checked: set[Path] = set()
 
     def folder(self, stage: str, key: Mapping[str, Any]) -> Path:
         """Where the entry is, or would be."""
         return self.root / stage / digest(key)
 
     def get(self, stage: str, key: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
-        """The entry's folder, built first if it is not there or is damaged.
+        """The entry's folder, built first if it is not there or is damaged; checked once per process.
 
         Args:
             stage: Kind of entry; a folder name.
@@ -94,9 +102,12 @@ class Cache:
             StorageError: The cache cannot be written.
         """
         final = self.folder(stage, key)
+        if final in self.checked and final.is_dir():
+            return final
         if final.is_dir():
             damage = damage_of(final)
             if damage is None:
+                self.checked.add(final)
                 return final
             self.say(f"cache: {final / damage[0]} {damage[1]}; it is thrown away and built again")
             self.guarded(lambda: shutil.rmtree(final))
@@ -104,7 +115,7 @@ class Cache:
         self.guarded(lambda: aside.mkdir(parents=True))
         try:
             self.guarded(lambda: build(aside), is_ours=self.is_written_here)
-            self.guarded(lambda: write_manifest(aside, key))
+            self.guarded(lambda: write_manifest(aside, key, self.made))
             self.guarded(lambda: move(aside, final))
         finally:
             shutil.rmtree(aside, ignore_errors=True)
@@ -132,14 +143,23 @@ class Cache:
         return error.errno in REASONS and place.is_relative_to(self.root)
 
 
-def write_manifest(folder: Path, key: Mapping[str, Any]) -> None:
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What `write_manifest` wrote: "key", "made" and "files"."""
+    manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    return manifest
+
+
+def write_manifest(folder: Path, key: Mapping[str, Any], made: Mapping[str, Any]) -> None:
     """List every file with size and SHA-256; written aside and renamed, after everything else."""
     files = {
         str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": file_digest(path)}
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-    text = json.dumps({"key": dict(key), "files": files}, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    text = (
+        json.dumps({"key": dict(key), "made": dict(made), "files": files}, indent=1, sort_keys=True, allow_nan=False)
+        + "\n"
+    )
     partial = folder / f"{MANIFEST}.partial"
     with partial.open("w", encoding="utf-8") as file:
         file.write(text)
@@ -161,7 +181,7 @@ def move(aside: Path, final: Path) -> None:
 def damage_of(folder: Path) -> tuple[str, str] | None:
     """The first file that is not what the manifest says, and how; None where all is well."""
     try:
-        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+        files = read_manifest(folder)["files"]
     except (OSError, ValueError, KeyError, TypeError):
         return MANIFEST, "is missing or unreadable"
     for name, facts in files.items():

@@ -150,7 +150,12 @@ def new_method(
     text = method_file(name, path.name)
     if path.exists():
         raise UsageError(f"--file: {path} exists already; expected a new file; give another name")
-    path.write_text(text, encoding="utf-8")
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(
+            f"--file: cannot write {path} ({error.strerror}); expected a writable folder; name another"
+        ) from error
     print(f"wrote {path}; next: eludebench check-method {name} --plugin {path}")
 
 
@@ -163,7 +168,12 @@ def check_method(
     with waiting("loading the method"):
         from bench.contract import checked
 
-        method = entry.load()()
+        try:
+            method = entry.load()()
+        except TypeError as error:
+            raise UsageError(
+                f"method: {name!r} cannot be made without options ({error}); give every option a default"
+            ) from error
     results: dict[str, str | None] = {}
     for law, problem in checked(method):
         results[law] = problem

@@ -6,6 +6,7 @@ registered method, so a built-in and a plugin are held to the same.
 
 import dataclasses
 import json
+import math
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -103,8 +104,11 @@ def options_are_plain(case: Case) -> None:
 
 
 def decomposition_is_whole(case: Case) -> None:
-    """There is an atom, tensors are finite, and parents name units."""
+    """There is an atom, notes can be recorded, tensors are finite, and parents name units."""
     expect(case.found.n_atoms > 0, f"n_atoms: got {case.found.n_atoms}; expected at least 1")
+    for name, note in case.found.notes.items():
+        plain = isinstance(note, bool | int | str) or (isinstance(note, float) and math.isfinite(note))
+        expect(plain, f"notes[{name!r}]: got {note!r}; expected a finite number, a text or a boolean")
     for name, tensor in case.found.tensors.items():
         expect(bool(torch.isfinite(tensor).all()), f"tensors[{name!r}]: not finite; expected numbers only")
     parents = case.found.unit_of_atom

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from bench import UsageError
 from bench.backbones import Report
 from bench.datasets import Split
 from bench.sites import Images, Site
@@ -16,7 +17,6 @@ from metrics.catalogue import Value
 from metrics.protocol import Metric
 
 BATCH_IMAGES = 256
-VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,9 @@ class Subject:
     outputs are replaced by the reconstruction while the untouched layer runs.
     """
 
-    def __init__(self, site: Site, method: Method, decomposition: Decomposition) -> None:
+    def __init__(self, site: Site, method: Method, decomposition: Decomposition, n_classes: int) -> None:
         self.site = site
+        self.n_classes = n_classes
         self.method = method
         self.decomposition = decomposition
         self.layer: nn.Module | None = None
@@ -72,6 +73,12 @@ class Batch:
         self.labels = labels
         self.pixels = pixels
         self.reading = subject.site.read(pixels)
+        n_logits = self.reading.logits.shape[1]
+        if n_logits != subject.n_classes:
+            raise UsageError(
+                f"backbone: {subject.site.backbone.name!r} gives {n_logits} logits; expected {subject.n_classes}, "
+                f"one per class of the data set; give it a head for this data set"
+            )
         self.kept = subject.site.kept(self.reading.outputs.shape[1])
 
     def studied(self, values: Float[Tensor, "images positions width"]) -> Float[Tensor, "images tokens width"]:

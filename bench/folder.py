@@ -55,9 +55,12 @@ def check_folder(folder: Path, suite: str) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise FolderError(f"--out: got {folder}, which is a file; expected a folder; give another")
-    if not folder.exists() or not any(folder.iterdir()):
+    if not folder.exists():
         return
     if not (folder / PLAN).exists():
+        # A run that was killed in its first second leaves an empty ledger or half a plan: those are ours.
+        if all(path.name.startswith((LEDGER, PLAN)) for path in folder.iterdir()):
+            return
         raise FolderError(
             f"--out: got {folder}, which is not empty and holds no run; expected a new folder or a run's; give another"
         )
@@ -68,6 +71,18 @@ def check_folder(folder: Path, suite: str) -> None:
         )
 
 
+def make_folder(folder: Path) -> None:
+    """Make the folder of a run.
+
+    Raises:
+        StorageError: It cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error("--out", folder, error) from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file aside and rename it into place.
 
@@ -76,13 +91,13 @@ def write_text(path: Path, text: str) -> None:
     """
     aside = path.with_name(f"{path.name}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with aside.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
     except OSError as error:
+        aside.unlink(missing_ok=True)
         raise storage_error("--out", path, error) from error
 
 

@@ -57,6 +57,10 @@ class Observer(Protocol):
         """A running task has a line for people."""
         ...
 
+    def waited(self) -> None:
+        """A second has gone by in which nobody said anything."""
+        ...
+
     def finished(self, task: Task, outcome: Any) -> None:
         """A task is over; the outcome is what it returned, or a `Failure`."""
         ...
@@ -66,6 +70,11 @@ Start = Callable[[Report, Callable[[str], None]], Callable[[Any], Any]]
 """Makes, inside a lane, the function that does a payload; given how to report progress and how to say a line."""
 
 
+def one_line(error: Exception) -> str:
+    """Type and first line of an error."""
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+
+
 def attempt(work: Callable[[Any], Any], payload: Any) -> tuple[str, Any]:
     """What the work returned ("done"), or why it failed; a storage that cannot be written ends everything."""
     try:
@@ -73,8 +82,7 @@ def attempt(work: Callable[[Any], Any], payload: Any) -> tuple[str, Any]:
     except StorageError as error:
         return "storage", str(error)
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}".split("\n")[0]
-        return "done", Failure(reason, traceback.format_exc())
+        return "done", Failure(one_line(error), traceback.format_exc())
 
 
 def serve(pipe: Connection, start: Start) -> None:
@@ -155,8 +163,11 @@ def run_tasks(tasks: Sequence[Task], n_lanes: int, start: Start, observer: Obser
                 if lane.task is None and (task := waiting.take()):
                     lane.give(task)
             busy = {lane.pipe: lane for lane in lanes if lane.task}
-            for pipe in wait(list(busy)):
+            heard = wait(list(busy), timeout=1.0)
+            for pipe in heard:
                 hear(busy[pipe], waiting, observer)  # type: ignore[index]
+            if not heard:
+                observer.waited()
     finally:
         for lane in lanes:
             lane.close()

@@ -1,6 +1,7 @@
 """Options from a suite, held against the frozen dataclass that takes them: unknown keys, wrong types, bad values."""
 
 import dataclasses
+import math
 import types
 from collections.abc import Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -79,7 +80,7 @@ def fits(value: Any, hint: Any) -> bool:
     if get_origin(hint) in (Union, types.UnionType):
         return any(fits(value, part) for part in get_args(hint) if part is not type(None))
     if hint is float:
-        return type(value) in (int, float)
+        return type(value) in (int, float) and math.isfinite(value)
     return type(value) is (get_origin(hint) or hint)
 
 

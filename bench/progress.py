@@ -29,6 +29,7 @@ class Display:
         self.n_tasks = n_tasks
         self.n_finished = 0
         self.last_line = time.monotonic()
+        self.latest = "starting"
         self.bars: Progress | None = None
         if not is_quiet and self.console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -53,8 +54,14 @@ class Display:
             if task.id not in self.rows:
                 self.rows[task.id] = self.bars.add_task(task.name)
             self.bars.update(self.rows[task.id], description=f"{task.name}: {what}", completed=done, total=total)
-        elif time.monotonic() - self.last_line >= LINE_EVERY_SECONDS:
-            self.said(f"{self.n_finished}/{self.n_tasks} tasks; {task.name}: {what} {done}/{total}")
+        else:
+            self.latest = f"{task.name}: {what} {done}/{total}"
+            self.waited()
+
+    def waited(self) -> None:
+        """Time has gone by: without bars, a line is due every 30 seconds, whether anything was reported or not."""
+        if not self.bars and time.monotonic() - self.last_line >= LINE_EVERY_SECONDS:
+            self.said(f"{self.n_finished}/{self.n_tasks} tasks; {self.latest}")
 
     def said(self, text: str) -> None:
         """One line for people."""

@@ -5,6 +5,7 @@ are written by this process alone, one cell at a time.
 """
 
 import time
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,8 @@ from typing import Any
 from bench import UsageError
 from bench.cache import digest
 from bench.cells import Cell, Suite
-from bench.folder import LEDGER, PLAN, check_folder, outcomes, read_plan, write_plan
-from bench.lanes import Failure, Task, run_tasks
+from bench.folder import LEDGER, PLAN, check_folder, make_folder, outcomes, read_plan, write_plan
+from bench.lanes import Failure, Task, one_line, run_tasks
 from bench.progress import Display
 from bench.provenance import now, provenance
 from bench.registry import unknown
@@ -138,8 +139,17 @@ class Recorder:
     def finished(self, task: Task, outcome: Any) -> None:
         """A cell that is over leaves its records, a failed one its reason."""
         if task.payload[0] == "cell":
-            self.ledger.append_cell(self.records(task.payload[1], outcome))
+            try:
+                rows = self.records(task.payload[1], outcome)
+            except ValueError as error:  # what came back is no record: a note that is not finite, say
+                outcome = Failure(one_line(error), traceback.format_exc())
+                rows = self.records(task.payload[1], outcome)
+            self.ledger.append_cell(rows)
         self.display.finished(task, outcome)
+
+    def waited(self) -> None:
+        """A second has gone by."""
+        self.display.waited()
 
     def records(self, cell: Cell, outcome: Measurement | Failure) -> list[Record]:
         """The rows of one cell: its values, then the row that closes it."""
@@ -194,19 +204,22 @@ def run(
     """
     cells = selected(suite.cells, only)
     check_folder(folder, suite.name)
-    plan = plan_of(suite) | took_before(folder)
-    write_plan(folder, plan)
-    complete = {key for key, group in outcomes(folder).items() if group[-1].text == COMPLETE}
-    tasks = tasks_for([cell for cell in cells if cell.id not in complete])
-    with Ledger(folder / LEDGER) as ledger, Display(len(tasks), is_quiet=is_quiet) as display:
+    make_folder(folder)
+    with Ledger(folder / LEDGER) as ledger:
+        plan = plan_of(suite) | took_before(folder)
+        write_plan(folder, plan)
+        complete = {key for key, group in outcomes(folder).items() if group[-1].text == COMPLETE}
+        tasks = tasks_for([cell for cell in cells if cell.id not in complete])
+        display = Display(len(tasks), is_quiet=is_quiet)
         if ledger.n_dropped:
             display.said(f"{ledger.path}: {ledger.n_dropped} rows of an unfinished cell were cut off; it is done again")
         if complete:
             display.said(f"{len(complete)} cells are complete already")
         begin = time.perf_counter()
-        run_tasks(tasks, n_lanes, start, Recorder(suite, ledger, display))
-    if tasks:
-        took = {"seconds": time.perf_counter() - begin, "tasks": len(tasks), "workers": n_lanes}
-        write_plan(folder, plan | {"took": took})
+        with display:
+            run_tasks(tasks, n_lanes, start, Recorder(suite, ledger, display))
+        if tasks:
+            took = {"seconds": time.perf_counter() - begin, "tasks": len(tasks), "workers": n_lanes}
+            write_plan(folder, plan | {"took": took})
     groups = outcomes(folder)
     return {cell.name: str(groups[cell.id][-1].text) for cell in cells}

@@ -106,10 +106,15 @@ class Site:
         """One forward pass, and what went through the site in it.
 
         Raises:
-            UsageError: The layer did not run exactly once.
+            UsageError: The layer did not run exactly once, or its first axis is not the images.
         """
         seen: list[tuple[Tensor, Tensor]] = []
-        handle = self.module.register_forward_hook(lambda _module, args, output: seen.append((args[0], output)))
+
+        def keep(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+            # Copies: what comes after may work in place (ReLU(inplace=True), x += ...) and would change what was read.
+            seen.append((args[0].clone(), output.clone()))
+
+        handle = self.module.register_forward_hook(keep)
         try:
             logits = self.backbone.module(self.backbone.transform(images))
         finally:
@@ -119,6 +124,11 @@ class Site:
                 f"module: {self.path!r} ran {len(seen)} times in one forward pass; expected once; choose another"
             )
         inputs, outputs = seen[0]
+        if len(outputs) != len(images):
+            raise UsageError(
+                f"module: {self.path!r} gave {len(outputs)} outputs for {len(images)} images "
+                f"(windows in their place?); expected one per image; choose another"
+            )
         return Reading(self.tokens_of(inputs), self.tokens_of(outputs), logits)
 
     @torch.inference_mode()

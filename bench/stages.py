@@ -17,9 +17,10 @@ from safetensors import torch as safetensors
 
 from bench import activations, evaluation
 from bench.backbones import Backbone, Report
-from bench.cache import Cache
+from bench.cache import Cache, read_manifest
 from bench.cells import Cell, SiteSpec
 from bench.datasets import Dataset
+from bench.provenance import provenance
 from bench.registry import Registry
 from bench.sites import Site
 from methods import artifacts
@@ -68,20 +69,21 @@ class Workshop:
 
     def backbone(self, spec: SiteSpec) -> Backbone:
         """The backbone with its weights, trained or loaded if the cache has none."""
-        identity: dict[str, Any] = {"backbone": spec.backbone.identity}
-        factory = spec.backbone.built
+        factory, dataset = spec.backbone.built, self.dataset(spec)
+        identity: dict[str, Any] = {"backbone": spec.backbone.identity, "packages": versions()}
         if factory.trained_on_dataset:
-            identity["dataset"] = self.dataset(spec).fingerprint
+            identity["dataset"] = dataset.fingerprint
 
         def build(folder: Path) -> None:
-            weights = factory.weights(self.dataset(spec), self.report)
+            weights = factory.weights(dataset, self.report)
             (folder / WEIGHTS).write_bytes(safetensors.save(weights))
 
         def make() -> Backbone:
             folder = self.cache.get("backbones", identity, build)
-            return factory.assemble(safetensors.load_file(folder / WEIGHTS), self.dataset(spec))  # type: ignore[no-any-return]
+            return factory.assemble(safetensors.load_file(folder / WEIGHTS), dataset)  # type: ignore[no-any-return]
 
-        return self.once(identity, make)  # type: ignore[no-any-return]
+        # The head may differ between data sets even where the weights do not.
+        return self.once({**identity, "dataset": dataset.fingerprint}, make)  # type: ignore[no-any-return]
 
     def site(self, spec: SiteSpec) -> Site:
         """The site in its backbone."""
@@ -97,6 +99,7 @@ class Workshop:
             "tokens_per_image": spec.tokens_per_image,
             "token_seed": token_seed,
             "dtype": "float32",
+            "packages": versions(),
         }
 
     def source(self, spec: SiteSpec, token_seed: int, reads: frozenset[str]) -> activations.TensorSource:
@@ -141,13 +144,18 @@ class Workshop:
 
         return artifacts.load(self.cache.get("decompositions", self.decomposition_key(cell), build))
 
+    def origin(self, cell: Cell) -> dict[str, str]:
+        """Where the cell's decomposition was made; the cache may hold it from another commit or machine."""
+        made = read_manifest(self.cache.folder("decompositions", self.decomposition_key(cell)))["made"]
+        return {f"decomposition_{key}": str(value) for key, value in made.items()}
+
     def measure(self, cell: Cell) -> Measurement:
         """All values of one cell."""
         forget_peak()
         start = time.perf_counter()
         site, dataset = self.site(cell.site), self.dataset(cell.site)
         found = self.decomposition(cell)
-        subject = evaluation.Subject(site, cell.method.built, found)
+        subject = evaluation.Subject(site, cell.method.built, found, n_classes=len(dataset.classes))
         names = [name for name, _ in cell.metrics]
         classes = dict.fromkeys(self.registry.find("metrics", name).load() for name in names)
         values = evaluation.evaluate(subject, dataset.test, list(classes), names, self.report)
@@ -155,6 +163,7 @@ class Workshop:
             **found.notes,
             "dataset_fingerprint": dataset.fingerprint,
             "backbone_fingerprint": site.backbone.fingerprint,
+            **self.origin(cell),
         }
         return Measurement(values, notes, time.perf_counter() - start, peak_bytes())
 
@@ -187,9 +196,15 @@ class StartWorkshop:
         # One thread each: two threads were measured ten times slower than one on a busy machine.
         torch.set_num_threads(1)
         torch.use_deterministic_algorithms(True)
-        cache = Cache(self.cache, say)
+        made = {key: provenance()[key] for key in ("commit", "dirty", "device")}
+        cache = Cache(self.cache, say, made)
         cache.sweep()
         return Workshop(Registry(self.plugins), cache, report).perform
+
+
+def versions() -> dict[str, str]:
+    """The packages that results follow from; part of every key, so that no upgrade meets old results."""
+    return {name: version for name, version in provenance()["versions"].items() if name != "eludebench"}
 
 
 def forget_peak() -> None:

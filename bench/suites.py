@@ -11,15 +11,21 @@ from typing import Any
 
 from bench import UsageError
 from bench.cells import Cell, Component, SiteSpec, Suite
+from bench.lanes import one_line
 from bench.options import Problems, built, checked_keys
 from bench.registry import Entry, Registry, suite_path, unknown
 from bench.sites import find_layer
-from methods.protocol import Follower, Method
+from methods.protocol import Follower
 from metrics.catalogue import ROWS, MetricRow
 
 SUITE_KEYS = {"description": str, **dict.fromkeys(("token_seeds", "init_seeds", "metrics", "sites", "methods"), list)}
 SITE_KEYS = {"label": str, "dataset": (str, dict), "backbone": (str, dict), "module": str, "tokens_per_image": int}
 METHOD_KEYS = ("name", "label", "at")
+NEEDED = {
+    "dataset": ("version", "load"),
+    "backbone": ("version", "trained_on_dataset", "skeleton", "weights", "assemble"),
+    "method": ("version", "reads", "properties", "decompose", "encode", "decode"),
+}
 
 
 class SuiteError(UsageError):
@@ -57,14 +63,16 @@ def parse(name: str, raw: Mapping[str, Any], registry: Registry, problems: Probl
     site_labels = [site.label for site in sites if site]
     unique(site_labels, "sites", problems)
     method_tables = list(tables(raw, "methods", problems))
-    method_tables += [(len(method_tables) + i, {"name": e.name}) for i, e in enumerate(registry.from_files("methods"))]
+    mentioned = {table.get("name") for _, table in method_tables}
+    added = [entry for entry in registry.from_files("methods") if entry.name not in mentioned]
+    method_tables += [(len(method_tables) + i, {"name": entry.name}) for i, entry in enumerate(added)]
     rows = [parse_method(i, table, site_labels, registry, problems) for i, table in method_tables]
     labels = [row[0] for row in rows if row]
     unique(labels, "methods", problems)
     if problems.found:
         return None
     whole_sites = tuple(site for site in sites if site)
-    named = tuple((row.name, entry.identity) for entry, row in metrics)
+    named = tuple((row.name, f"{entry.identity} version {entry.load().version}") for entry, row in metrics)
     cells = star(whole_sites, [row for row in rows if row], token_seeds, init_seeds, named, problems)
     description, asked = str(raw.get("description", "")), tuple(row for _, row in metrics)
     return Suite(name, description, whole_sites, tuple(labels), token_seeds, init_seeds, asked, tuple(cells))
@@ -72,8 +80,12 @@ def parse(name: str, raw: Mapping[str, Any], registry: Registry, problems: Probl
 
 def parse_metrics(raw: Mapping[str, Any], registry: Registry, problems: Problems) -> list[tuple[Entry, MetricRow]]:
     """The metrics asked for, all that are registered where none are, each with its catalogue row."""
-    asked = raw.get("metrics") or list(registry.tables["metrics"])
-    entries = [found(registry, "metrics", str(name), "metrics", problems) for name in asked if isinstance(asked, list)]
+    asked = raw.get("metrics", list(registry.tables["metrics"]))
+    if not isinstance(asked, list):
+        return []
+    if not asked or len(set(map(str, asked))) < len(asked):
+        problems.add(f"metrics: got {asked!r}; expected distinct names, at least one; leave it out to measure all")
+    entries = [found(registry, "metrics", str(name), "metrics", problems) for name in asked]
     rows = []
     for entry in (entry for entry in entries if entry):
         known = [ROWS[entry.name]] if entry.name in ROWS else list(entry.load().rows)
@@ -138,6 +150,8 @@ def parse_site(i: int, table: Mapping[str, Any], registry: Registry, problems: P
             find_layer(backbone.built.skeleton(), module)
         except UsageError as error:
             problems.add(f"{where}: {error}")
+        except Exception as error:  # whatever a library says of an architecture that cannot be built
+            problems.add(f"{where}.backbone: {one_line(error)}; expected options that make a network; change them")
     if not dataset or not backbone:
         return None
     return SiteSpec(str(table.get("label", dataset.entry.name)), dataset, backbone, module, tokens)
@@ -154,10 +168,12 @@ def component(
         problems.add(f"{where}.{kind}: got {given!r}; expected a name, or a table with a name; add it")
         return None
     entry = found(registry, f"{kind}s", name, f"{where}.{kind}", problems)
-    return with_options(entry, options, f"{where}.{kind}", problems) if entry else None
+    return with_options(kind, entry, options, f"{where}.{kind}", problems) if entry else None
 
 
-def with_options(entry: Entry, options: Mapping[str, Any], where: str, problems: Problems) -> Component | None:
+def with_options(
+    kind: str, entry: Entry, options: Mapping[str, Any], where: str, problems: Problems
+) -> Component | None:
     """The component with these options, or None with what is wrong noted."""
     try:
         cls = entry.load()
@@ -165,7 +181,13 @@ def with_options(entry: Entry, options: Mapping[str, Any], where: str, problems:
         problems.add(f"{where}: {error}")
         return None
     made = built(cls, options, where, problems)
-    return made and Component(entry, made[1], made[0])
+    if made is None:
+        return None
+    lacking = [name for name in NEEDED[kind] if not hasattr(made[0], name)]
+    if lacking:
+        problems.add(f"{where}: {entry.name!r} of {entry.owner} has no {', '.join(lacking)}; expected them; add them")
+        return None
+    return Component(entry, made[1], made[0])
 
 
 def parse_method(
@@ -183,19 +205,23 @@ def parse_method(
     entry = found(registry, "methods", name, where, problems)
     if entry is None:
         return None
-    at = table.get("at", {})
-    for label in at:
-        if label not in site_labels:
-            problems.add(f"{where}.at: {unknown('site', label, site_labels, 'the suite')}")
+    at, label = table.get("at", {}), table.get("label", name)
+    if not isinstance(label, str):
+        problems.add(f"{where}.label: got {label!r}; expected a text; change it")
+        return None
+    if not isinstance(at, dict) or not all(isinstance(options, dict) for options in at.values()):
+        problems.add(f"{where}.at: got {at!r}; expected options per site; write at.SITE = {{ option = value }}")
+        return None
+    for site in at:
+        if site not in site_labels:
+            problems.add(f"{where}.at: {unknown('site', site, site_labels, 'the suite')}")
     options = {key: value for key, value in table.items() if key not in METHOD_KEYS}
     made = {
-        label: with_options(entry, {**options, **at.get(label, {})}, where, problems) for label in site_labels or [""]
+        site: with_options("method", entry, {**options, **at.get(site, {})}, where, problems)
+        for site in site_labels or [""]
     }
-    whole = {label: method for label, method in made.items() if method}
-    for method in list(whole.values())[:1]:
-        if not isinstance(method.built, Method):
-            problems.add(f"{where}: {name!r} is no method; expected decompose, encode, decode, reads; see check-method")
-    return (str(table.get("label", name)), whole) if len(whole) == len(made) else None
+    whole = {site: method for site, method in made.items() if method}
+    return (label, whole) if len(whole) == len(made) else None
 
 
 def star(

@@ -69,8 +69,9 @@ def best_rho(
 ) -> tuple[float, UInt8[ndarray, "k d_in"]]:
     """The margin that separates the subunits best on their own clusters, and the owners it gives.
 
-    The bias leaves every difference of activations unchanged and is left out. "margin" is linear in the
-    contributions, so it is computed on the clusters' means; only "accuracy" needs the members.
+    Activations are taken without the bias: "margin" is a difference in which a subunit's share of it cancels, and the
+    ablations ignore it. "margin" is linear in the contributions, so the clusters' means are enough; only "accuracy"
+    needs the members.
 
     Args:
         representatives: One unit-norm direction per cluster (eq. 2).

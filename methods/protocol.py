@@ -18,12 +18,12 @@ Codes = Float[Tensor, "tokens atoms"]
 
 @dataclass(frozen=True)
 class Properties:
-    """What a method claims about itself (Table 1 of the ELUDe paper); the bench measures the claims.
+    """What a method claims about itself (Table 1 of the ELUDe paper); `check-method` tries "stable" and "lossless".
 
     Attributes:
         stable: The same decomposition on repeated runs with different init seeds.
         training_free: No gradient step is taken.
-        explicit: The atoms can stand in the network in place of the site, not only beside it.
+        explicit: The atoms can be inspected and changed in the running network, not only analysed beside it.
         lossless: The network's outputs stay what they were, up to the rounding of the working dtype.
         unsupervised: No labels are needed.
     """
@@ -119,6 +119,8 @@ class Method(Protocol):
         reads: Which of "inputs", "outputs" and "weight" the method looks at; the rest is None in what it is given.
         properties: What the method claims (`Properties`).
         version: Raised whenever the same options and activations would give another decomposition than before.
+
+    A method whose codes cannot be negative may say so with a class attribute `codes_are_nonnegative = True`.
     """
 
     reads: ClassVar[frozenset[str]]

@@ -14,6 +14,7 @@ class Expansion:
     """
 
     rows: ClassVar[tuple[MetricRow, ...]] = rows_of("metrics.expansion:Expansion")
+    version: ClassVar[int] = 1
     passes: ClassVar[int] = 0
 
     def __init__(self, facts: EvaluationFacts) -> None:

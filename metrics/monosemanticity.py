@@ -67,6 +67,7 @@ class MSScore:
     """
 
     rows: ClassVar[tuple[MetricRow, ...]] = rows_of("metrics.monosemanticity:MSScore")
+    version: ClassVar[int] = 1
     passes: ClassVar[int] = 2
 
     def __init__(self, facts: EvaluationFacts, *, top_k: int = TOP_K) -> None:

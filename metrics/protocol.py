@@ -92,10 +92,12 @@ class Metric(Protocol):
 
     Attributes:
         rows: The catalogue rows that `compute` fills, by name.
+        version: Raised whenever the same codes would give other values than before.
         passes: How many times the evaluation split is streamed through `update`: 1 or 2; 0 where the facts are enough.
     """
 
     rows: ClassVar[tuple[MetricRow, ...]]
+    version: ClassVar[int]
     passes: ClassVar[int]
 
     def __init__(self, facts: EvaluationFacts) -> None: ...

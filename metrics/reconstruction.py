@@ -111,6 +111,7 @@ class Reconstruction:
     """
 
     rows: ClassVar[tuple[MetricRow, ...]] = rows_of("metrics.reconstruction:Reconstruction")
+    version: ClassVar[int] = 1
     passes: ClassVar[int] = 1
 
     def __init__(self, facts: EvaluationFacts) -> None:

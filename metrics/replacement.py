@@ -25,6 +25,7 @@ class Replacement:
     """
 
     rows: ClassVar[tuple[MetricRow, ...]] = rows_of("metrics.replacement:Replacement")
+    version: ClassVar[int] = 1
     passes: ClassVar[int] = 1
 
     def __init__(self, facts: EvaluationFacts) -> None:

@@ -22,6 +22,7 @@ class Sparsity:
     """`l0`, `density` and `dead_share` in one pass; the first two with intervals over images."""
 
     rows: ClassVar[tuple[MetricRow, ...]] = rows_of("metrics.sparsity:Sparsity")
+    version: ClassVar[int] = 1
     passes: ClassVar[int] = 1
 
     def __init__(self, facts: EvaluationFacts) -> None:

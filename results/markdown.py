@@ -110,10 +110,11 @@ def _set_off(text: str, mark: str) -> str:
 
 def _footnote(summary: Summary, footnotes: dict[str, str]) -> str:
     """The reference to the summary's footnote, if it needs one; a new footnote is added to `footnotes`."""
-    if summary.n_seeds == summary.n_expected:
-        return ""
     text = summary.reason or ""
-    if summary.n_seeds:
+    if summary.n_seeds == summary.n_expected:
+        if not text or summary.n_excluded:  # why things were left out stands in the records; only remarks stand here
+            return ""
+    elif summary.n_seeds:
         text = f"{summary.n_seeds} of {summary.n_expected} token seeds ({text})"
     return f" ({footnotes.setdefault(text, _letters(len(footnotes)))})"
 

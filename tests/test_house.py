@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from metrics.catalogue import ROWS
+from results.tables import TABLES
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("bench", "judges", "methods", "metrics", "results")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
@@ -116,6 +119,14 @@ def test_dependencies_are_pinned_and_give_their_reason() -> None:
         line = next(line for line in text.splitlines() if f'"{requirement}"' in line)
         assert "#" in line or name in ("pandas-stubs", "ruff", "import-linter", "mypy")
     assert pinned["torch"] != "2.13.0"
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_columns_agree_with_the_catalogue(table: str) -> None:
+    for column in TABLES[table].columns:
+        row = ROWS[column.metric]
+        assert column.unit == row.unit
+        assert column.direction in (row.direction, "none")
 
 
 def test_commands_in_the_readme_exist() -> None:

@@ -41,12 +41,16 @@ class Notes:
         self.outcomes: dict[str, Any] = {}
         self.steps: list[tuple[str, str, int, int]] = []
         self.lines: list[str] = []
+        self.n_waits = 0
 
     def progressed(self, task: Task, what: str, done: int, total: int) -> None:
         self.steps.append((task.id, what, done, total))
 
     def said(self, text: str) -> None:
         self.lines.append(text)
+
+    def waited(self) -> None:
+        self.n_waits += 1
 
     def finished(self, task: Task, outcome: Any) -> None:
         self.outcomes[task.id] = outcome

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from bench import template
-from results.ledger import read
+from results.ledger import Ledger, read
 from results.records import without_times
 
 ROOT = Path(__file__).resolve().parent.parent
 
 FAILING = '''
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from methods.controls import Backbone
 
 @dataclass(frozen=True)
@@ -29,7 +29,15 @@ class Breaks(Backbone):
     def decompose(self, activations, *, seed):
         raise RuntimeError("this method always breaks")
 
-METHODS = {"breaks": Breaks}
+@dataclass(frozen=True)
+class NaNs(Backbone):
+    """Notes something that no record can hold."""
+
+    def decompose(self, activations, *, seed):
+        found = super().decompose(activations, seed=seed)
+        return replace(found, notes={"loss": float("nan")})
+
+METHODS = {"breaks": Breaks, "nans": NaNs}
 '''
 
 
@@ -175,14 +183,15 @@ def test_a_failing_cell_is_a_record_and_the_others_go_on(shell: Shell, tmp_path:
     plugin.write_text(FAILING)
     words = ("run", "smoke", "--out", "run", "--plugin", str(plugin), "--workers", "1")
     out, err = shell(*words, code=3)
-    assert "4 of 5 cells complete" in out
-    assert "error: 1 cells failed: shapes/breaks/t42/i42" in err
+    assert "4 of 6 cells complete" in out
+    assert "error: 2 cells failed: shapes/breaks/t42/i42, shapes/nans/t42/i42" in err
+    assert "failed: ValueError: notes.loss: got nan; expected a finite number" in out
     closing = next(record for record in read(tmp_path / "run" / "records.jsonl") if record.label == "breaks")
     assert (closing.text, closing.reason) == ("failed", "RuntimeError: this method always breaks")
     assert "raise RuntimeError" in str(closing.traceback)
     assert "failed: RuntimeError: this method always breaks" in out
     status, _ = shell("status", "--run", "run")
-    assert "smoke: 4 complete, 1 failed" in status
+    assert "smoke: 4 complete, 2 failed" in status
     _, err = shell(*words, code=3)
     assert "4 cells are complete already" in err
     out, _ = shell("run", "smoke", "--out", "run", "--workers", "0")
@@ -240,6 +249,24 @@ def test_a_damaged_cache_is_said_and_mended(finished: Path, tmp_path: Path) -> N
     _, err = shell("run", "smoke", "--out", "run", "--workers", "1")
     assert "outputs.npy does not match its SHA-256; it is thrown away and built again" in err
     assert table_of(tmp_path / "run") == table_of(finished)
+
+
+def test_a_second_run_in_the_folder_is_refused_and_changes_nothing(shell: Shell, finished: Path) -> None:
+    plan = (finished / "run.json").read_bytes()
+    with Ledger(finished / "records.jsonl"):
+        _, err = shell("run", "smoke", "--out", str(finished), "--only", "method=elude", "--workers", "0", code=1)
+    assert err.startswith("error: ")
+    assert "records.jsonl" in err
+    assert len(err.splitlines()) == 1
+    assert (finished / "run.json").read_bytes() == plan
+
+
+def test_a_folder_of_a_run_killed_in_its_first_second_is_taken_up(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json.partial").write_text("{")
+    (tmp_path / "run" / "records.jsonl").write_text("")
+    out, _ = shell("run", "smoke", "--out", "run", "--only", "method=backbone", "--workers", "0")
+    assert "1 of 1 cells complete" in out
 
 
 BAD = {

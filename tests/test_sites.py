@@ -61,6 +61,30 @@ class Twice(nn.Module):
         return pooled
 
 
+class InPlace(Conv):
+    """Changes what enters and what leaves the site after it ran."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        before = self.stem(x)
+        maps = self.mix(before)
+        before += 1
+        maps.relu_()
+        logits: Tensor = self.head(maps.mean(dim=(2, 3)))
+        return logits
+
+
+class Windows(nn.Module):
+    """Puts four windows of each image in the place of images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        windows: Tensor = self.layer(x.unfold(2, 8, 8).unfold(3, 8, 8).mean(dim=(-1, -2)).movedim(1, -1).reshape(-1, 3))
+        return windows.reshape(len(x), 4, 3).mean(dim=1)
+
+
 def to_float(images: Tensor) -> Tensor:
     return images.float() / 255
 
@@ -160,7 +184,7 @@ def test_positions_are_known_by_kind() -> None:
 
 def test_registers_are_replaced_but_not_studied() -> None:
     site = Site(backbone_of(vit(registers=2)), "blocks.0.mlp.fc2")
-    subject = Subject(site, NeuronBasis(), NeuronBasis().decompose(TensorSource(None, torch.zeros(2, 12)), seed=0))
+    subject = Subject(site, NeuronBasis(), NeuronBasis().decompose(TensorSource(None, torch.zeros(2, 12)), seed=0), 5)
     split = split_of(3)
     batch = Batch(subject, torch.arange(3), split.images(slice(None)), split.labels)
     assert batch.codes.shape == batch.outputs.shape == (3, 5, 12)
@@ -185,6 +209,28 @@ def test_a_layer_that_runs_twice_is_refused() -> None:
     site = Site(backbone_of(Twice()), "layer")
     with pytest.raises(UsageError, match="'layer' ran 2 times in one forward pass; expected once"):
         site.read(split_of(2).images(slice(None)))
+
+
+def test_what_was_read_survives_work_in_place() -> None:
+    site = Site(backbone_of(InPlace()), "mix")
+    reading = site.read(split_of(4).images(slice(None)))
+    assert site.bias is not None
+    assert torch.allclose(reading.inputs @ site.weight.T + site.bias, reading.outputs, atol=1e-5)
+    assert float(reading.outputs.min()) < 0
+
+
+def test_a_layer_over_windows_is_refused() -> None:
+    site = Site(backbone_of(Windows()), "layer")
+    with pytest.raises(UsageError, match="'layer' gave 8 outputs for 2 images"):
+        site.read(split_of(2).images(slice(None)))
+
+
+def test_logits_that_are_not_the_classes_are_refused() -> None:
+    site = Site(backbone_of(Conv()), "mix")
+    found = NeuronBasis().decompose(TensorSource(None, torch.zeros(2, 6)), seed=0)
+    split = split_of(2)
+    with pytest.raises(UsageError, match="'any' gives 5 logits; expected 7, one per class"):
+        Batch(Subject(site, NeuronBasis(), found, 7), torch.arange(2), split.images(slice(None)), split.labels)
 
 
 def test_sampled_positions_are_seeded_distinct_and_never_registers() -> None:

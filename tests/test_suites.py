@@ -112,6 +112,17 @@ PROBLEMS = {
         'name = "elude"\nat.shape = { rho = 0.5 }',
         "site: got 'shape'; did you mean 'sh",
     ),
+    "at": ('name = "elude"', 'name = "elude"\nat = 3', r"at: got 3; expected options per site; write at\.SITE"),
+    "at a site": ('name = "elude"', 'name = "elude"\nat.shapes = 3', "expected options per site"),
+    "label": ('name = "elude"', 'name = "elude"\nlabel = 7', "label: got 7; expected a text"),
+    "no number": ('name = "elude"', 'name = "elude"\ntop_k = nan', "top_k: got nan; expected a number"),
+    "no network": ("width = 12", "mlp_ratio = -1.0, width = 12", "backbone: .*expected options that make a network"),
+    "metrics twice": ("description", 'metrics = ["r2", "r2"]\ndescription', "metrics: got .*; expected distinct names"),
+    "no metrics": (
+        "description",
+        "metrics = []\ndescription",
+        r"metrics: got \[\]; expected distinct names, at least one",
+    ),
     "no TOML": ("[[sites]]", "[[sites]", "cannot be read"),
 }
 
@@ -174,6 +185,25 @@ def test_plugins_come_through_the_same_door(tmp_path: Path) -> None:
     before = entry.identity
     plugin.write_text(plugin.read_text() + "# changed\n")
     assert Registry([plugin]).find("methods", "mine").identity != before
+
+
+def test_a_plugin_method_takes_its_options_from_the_suite(tmp_path: Path) -> None:
+    plugin = tmp_path / "mine.py"
+    plugin.write_text("from methods.elude import ELUDe\nclass Mine(ELUDe):\n    'Mine.'\nMETHODS = {'mine': Mine}\n")
+    text = GOOD + '[[methods]]\nname = "mine"\nlabel = "ours"\nmin_cluster_size = 5\n'
+    suite = load_suite(written(tmp_path, text), Registry([plugin]))
+    assert suite.labels == ("elude", "random_partition", "ours")
+    assert suite.cells[-1].method.options["min_cluster_size"] == 5
+
+
+def test_a_plugin_data_set_that_lacks_something_is_named(tmp_path: Path) -> None:
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(
+        "import dataclasses\n@dataclasses.dataclass(frozen=True)\nclass Mine:\n    'Mine.'\nDATASETS = {'mine': Mine}\n"
+    )
+    text = GOOD.replace('{ name = "shapes", n_train = 60, n_test = 30 }', '"mine"')
+    with pytest.raises(UsageError, match=r"'mine' of mine\.py has no version, load; expected them"):
+        load_suite(written(tmp_path, text), Registry([plugin]))
 
 
 @pytest.mark.parametrize(
