@@ -29,7 +29,7 @@ bench: $(VENV)/dev
 	$(BIN)/python -m pytest -q tests/speed --benchmark-only
 
 # Makes the table in README.md again from a fresh run, and keeps its records.
-readme: $(VENV)/run
+readme: $(VENV)/dev
 	rm -rf runs/readme && mkdir -p results/quick
 	$(BIN)/eludebench run quick --out runs/readme/run --cache runs/readme/cache
 	cp runs/readme/run/run.json runs/readme/run/records.jsonl results/quick/
@@ -37,6 +37,7 @@ readme: $(VENV)/run
 
 $(VENV)/python:
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 or 3.12 found; install one, or name it: make PYTHON=/path/to/python"; exit 2; }
+	@echo "making $(VENV) with $(PYTHON): about 6 GB, some minutes, most of it torch and its CUDA libraries"
 	$(PYTHON) -m venv $(VENV)
 	touch $@
 

@@ -47,6 +47,15 @@ class SiteSpec:
     tokens_per_image: int
 
     @property
+    def options(self) -> dict[str, Any]:
+        """Every option of it, for records."""
+        return {
+            "dataset": dict(self.dataset.options),
+            "backbone": dict(self.backbone.options),
+            "tokens_per_image": self.tokens_per_image,
+        }
+
+    @property
     def identity(self) -> dict[str, Any]:
         """What it is, for keys; its label is not part of it."""
         return {

@@ -75,7 +75,7 @@ def case_of(method: Any) -> Case:
         Broken: It is no method at all.
     """
     expect(
-        dataclasses.is_dataclass(method) and bool(vars(type(method))["__dataclass_params__"].frozen),
+        bool(getattr(getattr(type(method), "__dataclass_params__", None), "frozen", False)),
         f"got {type(method).__name__}, which is no frozen dataclass; decorate it with @dataclass(frozen=True)",
     )
     expect(isinstance(method, Method), "expected decompose, encode, decode, reads, properties and version; add them")

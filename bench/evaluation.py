@@ -99,15 +99,16 @@ class Batch:
     def all_codes(self) -> Float[Tensor, "images positions atoms"]:
         """Codes at every position, registers too."""
         reading, subject = self.reading, self.subject
-        activations = subject.activations(reading.inputs.flatten(0, 1), reading.outputs.flatten(0, 1))
+        # Copies, so that a method that works in place cannot change what it is measured against.
+        activations = subject.activations(reading.inputs.flatten(0, 1).clone(), reading.outputs.flatten(0, 1).clone())
         codes = subject.method.encode(subject.decomposition, activations)
-        return codes.reshape(*reading.outputs.shape[:2], -1)
+        return by_image("encode", codes, reading.outputs, subject.decomposition.n_atoms)
 
     @cached_property
     def all_reconstruction(self) -> Float[Tensor, "images positions units"]:
         """Outputs rebuilt from the codes at every position, registers too."""
-        outputs = self.subject.method.decode(self.subject.decomposition, self.all_codes.flatten(0, 1))
-        return outputs.reshape(*self.all_codes.shape[:2], -1)
+        outputs = self.subject.method.decode(self.subject.decomposition, self.all_codes.flatten(0, 1).clone())
+        return by_image("decode", outputs, self.reading.outputs, self.subject.site.units)
 
     @property
     def codes(self) -> Float[Tensor, "images tokens atoms"]:
@@ -127,6 +128,20 @@ class Batch:
             return site.logits_with(self.pixels, self.all_reconstruction)
         with site.swapped(layer) as network:
             return network(site.backbone.transform(self.pixels))  # type: ignore[no-any-return]
+
+
+def by_image(verb: str, values: Tensor, outputs: Float[Tensor, "images positions units"], width: int) -> Tensor:
+    """What a method gave for tokens, as images x positions x width.
+
+    Raises:
+        UsageError: It is not tokens x width.
+    """
+    images, positions = outputs.shape[:2]
+    if tuple(values.shape) != (images * positions, width):
+        raise UsageError(
+            f"{verb}: got shape {tuple(values.shape)}; expected {(images * positions, width)}; see check-method"
+        )
+    return values.reshape(images, positions, width)
 
 
 def stream(subject: Subject, split: Split, report: Report, what: str) -> Iterator[Batch]:
@@ -162,4 +177,10 @@ def evaluate(
     found: dict[str, Value] = {}
     for metric in running:
         found.update(metric.compute())
+    for name in names:
+        if not isinstance(found.get(name), Value):
+            got = type(found[name]).__name__ if name in found else "nothing"
+            raise UsageError(
+                f"metric {name!r}: compute gave {got} for it; expected a metrics.catalogue.Value; return one"
+            )
     return {name: found[name] for name in names}

@@ -117,7 +117,10 @@ class Lane:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=serve, args=(theirs, self.start), daemon=True)
+        # The child inherits that Ctrl-C is ignored, so that it is the parent's to handle from the first instant on.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         self.process.start()
+        signal.signal(signal.SIGINT, before)
         theirs.close()
 
     def give(self, task: Task) -> None:

@@ -101,8 +101,10 @@ def suite_path(name: str) -> Path:
     if name in shipped:
         return shipped[name]
     path = Path(name)
-    if path.suffix == ".toml" and path.is_file():
-        return path
+    if path.suffix == ".toml":
+        if path.is_file():
+            return path
+        raise UsageError(f"suite: got {name}, which is no file; expected a suite in TOML; check the path")
     raise UsageError(f"{unknown('suite', name, shipped, 'eludebench list suites')}, or give the path of a .toml file")
 
 

@@ -70,6 +70,7 @@ def plan_of(suite: Suite) -> dict[str, Any]:
         ],
         "labels": list(suite.labels),
         "references": sorted({cell.label for cell in suite.cells if cell.is_reference}),
+        "site_options": {site.label: site.options for site in suite.sites},
         "token_seeds": list(suite.token_seeds),
         "init_seeds": list(suite.init_seeds),
         "metrics": [row.name for row in suite.metrics],
@@ -165,6 +166,7 @@ class Recorder:
             "token_seed": cell.token_seed,
             "init_seed": cell.init_seed,
             "options": dict(cell.method.options),
+            "site_options": cell.site.options,
             "time": now(),
             **provenance(),
         }
@@ -214,7 +216,9 @@ def run(
         if ledger.n_dropped:
             display.said(f"{ledger.path}: {ledger.n_dropped} rows of an unfinished cell were cut off; it is done again")
         if complete:
-            display.said(f"{len(complete)} cells are complete already")
+            n_other = len(complete - {cell.id for cell in suite.cells})
+            kept = f"; {n_other} more in this folder belong to no cell of this command" if n_other else ""
+            display.said(f"{len(complete) - n_other} cells are complete already{kept}")
         begin = time.perf_counter()
         with display:
             run_tasks(tasks, n_lanes, start, Recorder(suite, ledger, display))

@@ -243,7 +243,8 @@ def star(
             like = method.built.like
             if like not in methods or like in (*followers, label):
                 choices = [other for other in methods if other not in (*followers, label)]
-                problems.add(f"methods {label!r}: {unknown('like', like, choices, 'the suite')}, not following back")
+                message = unknown("like", like, choices, "the suite")
+                problems.add(f"methods {label!r}: copies its sizes from another method: {message}")
                 return None
             leader = cell(site, like, t, i, (*followers, label))
         return Cell(site, label, method, leader, t, i, metrics)

@@ -58,6 +58,7 @@ class Record:
         reason: Why the value is null or things were left out; for a failed cell its error in one line.
         traceback: Full traceback of a failed cell.
         options: All options of the method, defaults included.
+        site_options: All options of data set and backbone, and how many tokens of an image were sampled.
         notes: What the method noted about its decomposition.
         commit: Git commit of the code, None outside a checkout.
         dirty: Whether the checkout had changes of its own, None outside a checkout.
@@ -92,6 +93,7 @@ class Record:
     reason: str | None = None
     traceback: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    site_options: Mapping[str, Any] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
     commit: str | None
     dirty: bool | None

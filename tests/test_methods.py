@@ -9,8 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from bench import UsageError
+from bench.activations import TensorSource
+from bench.backbones import Backbone as BackboneNetwork
 from bench.contract import CHECKS, check, planted
+from bench.evaluation import Batch, Subject
 from bench.registry import Registry
+from bench.sites import Site
 from methods import artifacts
 from methods.controls import Backbone, RandomPartition
 from methods.elude import ELUDe
@@ -108,6 +113,45 @@ def test_contract_notices(broken: Callable[[], object], law: str) -> None:
 @pytest.mark.parametrize("thing", [object(), 3, Thawed])
 def test_contract_refuses_what_is_no_method(thing: object) -> None:
     assert list(check(thing)) == ["method"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Transposed(Backbone):
+    """Gives atoms x tokens."""
+
+    def encode(self, decomposition: Decomposition, activations: Activations) -> Codes:
+        return activations.outputs.T
+
+
+@dataclasses.dataclass(frozen=True)
+class Doubler(Backbone):
+    """Doubles what it is given, in place."""
+
+    def encode(self, decomposition: Decomposition, activations: Activations) -> Codes:
+        return activations.outputs.mul_(2)
+
+
+def batch_of(method: Backbone) -> Batch:
+    layer = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 5))
+    site = Site(BackboneNetwork.of("any", layer, lambda images: images.float() / 255, preprocessing="x / 255"), "1")
+    found = method.decompose(TensorSource(None, torch.zeros(2, 5)), seed=0)
+    images = torch.arange(48, dtype=torch.uint8).reshape(4, 3, 2, 2)
+    return Batch(Subject(site, method, found, 5), torch.arange(4), images, torch.zeros(4, dtype=torch.int64))
+
+
+@torch.inference_mode()
+def test_a_run_refuses_codes_of_another_shape() -> None:
+    with pytest.raises(UsageError, match=r"encode: got shape \(5, 4\); expected \(4, 5\); see check-method"):
+        _ = batch_of(Transposed()).codes
+
+
+@torch.inference_mode()
+def test_a_method_cannot_change_what_it_is_measured_against() -> None:
+    batch = batch_of(Doubler())
+    before = batch.outputs.clone()
+    assert torch.equal(batch.codes, 2 * before)
+    assert torch.equal(batch.outputs, before)
+    assert torch.equal(batch.reconstruction, 2 * before)
 
 
 def test_artifacts_hold_everything(tmp_path: Path) -> None:

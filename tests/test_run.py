@@ -105,6 +105,8 @@ def test_every_record_says_where_it_comes_from(finished: Path) -> None:
         assert record.versions["torch"]
         assert record.device
         assert record.seconds is not None
+        assert record.site_options["backbone"]["width"] == 32
+        assert record.site_options["tokens_per_image"] == 2
         assert record.notes["backbone_fingerprint"]
         assert record.kind == "cell" or record.value is not None
     elude = {record.metric: record for record in records if record.label == "elude"}

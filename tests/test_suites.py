@@ -104,7 +104,7 @@ PROBLEMS = {
     "leader": (
         '"random_partition"',
         '"random_partition"\nlike = "nobody"',
-        "like: got 'nobody'; expected one of elude",
+        "copies its sizes from another method: like: got 'nobody'; expected one of elude",
     ),
     "tokens": ("module =", "tokens_per_image = 0\nmodule =", "tokens_per_image: got 0; expected at least 1"),
     "site of options": (
