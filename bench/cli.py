@@ -146,6 +146,8 @@ def new_method(
     """Write a small working method to start from."""
     from bench.template import method_file
 
+    if name in Registry().tables["methods"]:
+        raise UsageError(f"NAME: got {name!r}, which is a method already; expected a new name; choose another")
     path = file or Path(f"{name}.py")
     text = method_file(name, path.name)
     if path.exists():

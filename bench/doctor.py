@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import tempfile
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -68,8 +69,10 @@ def folder_finding(cache: Path) -> Finding:
     """Whether the cache can be written and has room."""
     nearest = next(path for path in (cache, *cache.absolute().parents) if path.exists())
     free = shutil.disk_usage(nearest).free
-    if not os.access(nearest, os.W_OK):
-        return Finding("cache", f"{cache} cannot be written; give another with --cache", False)
+    try:
+        tempfile.TemporaryFile(dir=nearest).close()
+    except OSError as error:
+        return Finding("cache", f"{cache} cannot be written ({error.strerror}); give another with --cache", False)
     if free < ROOM_BYTES:
         return Finding("cache", f"{cache}: {free / 1e9:.1f} GB free; expected {ROOM_BYTES / 1e9:.1f}; make room", False)
     return Finding("cache", f"{cache}: {free / 1e9:.0f} GB free")

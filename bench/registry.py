@@ -200,4 +200,10 @@ def plugin_tables(path: Path) -> Mapping[str, Mapping[str, type]]:
         raise UsageError(
             f"--plugin: {path} registers nothing; expected a table such as METHODS = {{'my_method': MyMethod}}; add one"
         )
+    for kind, table in tables.items():
+        if not isinstance(table, dict) or not all(isinstance(component, type) for component in table.values()):
+            raise UsageError(
+                f"--plugin: {kind.upper()} of {path} is {table!r}; expected a table from name to class, such as "
+                f"{{'mine': Mine}}; mend it"
+            )
     return tables

@@ -23,6 +23,8 @@ def start(report: Report, say: Callable[[str], None]) -> Callable[[Any], Any]:
             raise RuntimeError(f"no {rest[0]}\nsecond line")
         if what == "die":
             os.kill(os.getpid(), signal.SIGKILL)
+        if what == "sleep":
+            time.sleep(2.5)
         if what == "full":
             raise StorageError("--cache: cannot write: the disk is full")
         if what == "talk":
@@ -107,6 +109,13 @@ def test_a_process_that_died_while_idle_is_noticed() -> None:
     lane.give(task("b", "ok"))
     assert lane.receive() == ("done", "ok")
     lane.close()
+
+
+def test_silence_is_noticed() -> None:
+    notes = Notes()
+    run_tasks([task("a", "sleep")], 1, start, notes)
+    assert notes.outcomes == {"a": "sleep"}
+    assert notes.n_waits >= 1
 
 
 def test_lanes_leave_no_process_behind() -> None:

@@ -3,7 +3,6 @@
 As a program this file writes the table into the README: `make readme`.
 """
 
-import json
 import re
 import tomllib
 from collections.abc import Callable
@@ -124,10 +123,6 @@ def test_the_example_is_what_new_method_writes() -> None:
 def test_the_changelog_knows_the_version() -> None:
     assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"] == __version__
-
-
-def test_the_plan_is_readable_json() -> None:
-    assert json.loads((RUN / "run.json").read_text(encoding="utf-8"))["schema"] == 1
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib.metadata
 import json
 import os
 import signal
@@ -108,6 +109,7 @@ def test_every_record_says_where_it_comes_from(finished: Path) -> None:
         assert record.site_options["backbone"]["width"] == 32
         assert record.site_options["tokens_per_image"] == 2
         assert record.notes["backbone_fingerprint"]
+        assert record.notes["decomposition_device"] == record.device
         assert record.kind == "cell" or record.value is not None
     elude = {record.metric: record for record in records if record.label == "elude"}
     assert elude["r2"].value == pytest.approx(100, abs=1e-8)
@@ -218,6 +220,10 @@ def test_a_new_method_file_passes_and_gets_its_row(shell: Shell, tmp_path: Path)
     assert read(tmp_path / "run" / "records.jsonl") == before
     _, err = shell("new-method", "my_method", code=2)
     assert "error: --file: my_method.py exists already" in err
+    _, err = shell("new-method", "elude", code=2)
+    assert "error: NAME: got 'elude', which is a method already" in err
+    _, err = shell("new-method", "mine", "--file", "/nowhere/mine.py", code=2)
+    assert "error: --file: cannot write /nowhere/mine.py (No such file or directory)" in err
     _, err = shell("new-method", "My-Method", code=2)
     assert "error: NAME: got 'My-Method'; expected a lower-case Python name" in err
 
@@ -299,6 +305,15 @@ def test_bad_input_is_one_line_and_exit_2(shell: Shell, tmp_path: Path, what: st
     assert out == ""
     assert err.startswith(f"error: {message}")
     assert len(err.splitlines()) == 1
+
+
+def test_doctor_finds_what_is_there_and_what_is_in_the_way(shell: Shell, tmp_path: Path) -> None:
+    out, _ = shell("doctor", "--json", "--cache", str(tmp_path))
+    found = {finding["what"]: finding for finding in json.loads(out)}
+    assert all(finding["is_fine"] for finding in found.values())
+    assert found["hdbscan"]["found"] == importlib.metadata.version("hdbscan")
+    out, _ = shell("doctor", "--cache", "/proc/cache", code=3)
+    assert "PROBLEM  cache: /proc/cache cannot be written" in out
 
 
 def test_unknown_tables_and_formats_are_named(shell: Shell, finished: Path) -> None:

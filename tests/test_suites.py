@@ -93,7 +93,7 @@ PROBLEMS = {
         'name = "elude"\nmin_cluster_size = 1',
         "min_cluster_size: got 1; expected at least 2",
     ),
-    "wrong option of data": ("n_train = 60", "n_train = 0", "n_train"),
+    "wrong option of data": ("n_train = 60", "n_train = 0", r"dataset\.n_train: received 0; expected at least 1"),
     "twice": ('name = "random_partition"', 'name = "elude"', "label 'elude' is used twice"),
     "no methods": ("[[methods]]", "[[other]]", "methods: got none; expected at least one"),
     "seeds": (
@@ -211,6 +211,8 @@ def test_a_plugin_data_set_that_lacks_something_is_named(tmp_path: Path) -> None
     [
         ("METHODS = {'elude': object}", "methods 'elude': claimed by eludebench and by mine.py"),
         ("1 / 0", r"does not import \(ZeroDivisionError: division by zero\)"),
+        ("METHODS = [int]", "METHODS of .* is .*; expected a table from name to class"),
+        ("METHODS = {'mine': 3}", "METHODS of .* is .*; expected a table from name to class"),
         ("x = 1", "registers nothing; expected a table such as METHODS"),
     ],
 )
