@@ -60,7 +60,6 @@ class MetricRow:
 
     Attributes:
         name: Its name in suites, records and tables.
-        title: Its column heading.
         unit: "%", "1", "units a token", ...; values are stored in this unit.
         direction: Whether more is better ("up"), less is better ("down"), or neither ("none").
         bounds: Smallest and largest possible value, None where there is no such bound.
@@ -68,11 +67,9 @@ class MetricRow:
         reference: Author, year, equation or section.
         summary: One line on what it says, extremes included.
         computed_by: "module:attribute" of the metric class.
-        decimals: Digits after the point in tables.
     """
 
     name: str
-    title: str
     unit: str
     direction: Literal["up", "down", "none"]
     bounds: tuple[float | None, float | None]
@@ -80,7 +77,6 @@ class MetricRow:
     reference: str
     summary: str
     computed_by: str
-    decimals: int = 2
 
 
 _reconstruction = partial(
@@ -102,28 +98,24 @@ _TABLE: Final = (
     # How monosemantic the atoms are.
     _ms_score(
         name="ms_score",
-        title="MS-Score",
         direction="up",
         bounds=(-100.0, 100.0),
         summary="Mean over scored atoms: 100 where an atom's top images have one embedding, 0 where orthogonal ones.",
     ),
     _ms_score(
         name="ms_score_median",
-        title="MS-Score, median",
         direction="up",
         bounds=(-100.0, 100.0),
         summary="Median over scored atoms: 100 one embedding, 0 orthogonal ones, -100 two opposite ones.",
     ),
     _ms_score(
         name="ms_score_alive",
-        title="MS-Score x alive",
         direction="up",
         bounds=(-100.0, 100.0),
         summary="Mean over all atoms, unscored ones as 0, so that dead atoms cost: 100 all alive and monosemantic.",
     ),
     _ms_score(
         name="ms_excluded_share",
-        title="Unscored",
         direction="down",
         bounds=(0.0, 100.0),
         summary="Share of atoms without an MS-Score: 0 all scored, 100 none; the reasons are counted in `reason`.",
@@ -131,7 +123,6 @@ _TABLE: Final = (
     # How well the codes rebuild the site.
     _reconstruction(
         name="r2",
-        title="R2",
         unit="%",
         direction="up",
         bounds=(None, 100.0),
@@ -140,7 +131,6 @@ _TABLE: Final = (
     ),
     _reconstruction(
         name="r2_scalar_mean",
-        title="R2, scalar mean",
         unit="%",
         direction="up",
         bounds=(None, 100.0),
@@ -149,18 +139,15 @@ _TABLE: Final = (
     ),
     _reconstruction(
         name="nmse_zero_baseline",
-        title="NMSE",
         unit="1",
         direction="down",
         bounds=(0.0, None),
         reference="normalised mean squared error; the baseline is zero",
         summary="0 a perfect reconstruction, 1 as good as predicting zero.",
-        decimals=4,
     ),
     # What the backbone does with the reconstruction.
     _replacement(
         name="top1",
-        title="Accuracy",
         unit="%",
         direction="up",
         bounds=(0.0, 100.0),
@@ -169,7 +156,6 @@ _TABLE: Final = (
     ),
     _replacement(
         name="top1_untouched",
-        title="Accuracy, untouched",
         unit="%",
         direction="none",
         bounds=(0.0, 100.0),
@@ -178,7 +164,6 @@ _TABLE: Final = (
     ),
     _replacement(
         name="agreement",
-        title="Agreement",
         unit="%",
         direction="up",
         bounds=(0.0, 100.0),
@@ -187,18 +172,15 @@ _TABLE: Final = (
     ),
     _replacement(
         name="max_logit_difference",
-        title="Largest logit difference",
         unit="logits",
         direction="down",
         bounds=(0.0, None),
         reference="this project; printed beside Bağcı et al. 2026, Table 2",
         summary="Largest absolute change of any logit of any image: 0 where the outputs are exactly the same.",
-        decimals=6,
     ),
     # What it costs in atoms.
     _sparsity(
         name="l0",
-        title="L0",
         unit="atoms a token",
         direction="none",
         bounds=(0.0, None),
@@ -207,7 +189,6 @@ _TABLE: Final = (
     ),
     _sparsity(
         name="density",
-        title="Density",
         unit="%",
         direction="none",
         bounds=(0.0, 100.0),
@@ -216,7 +197,6 @@ _TABLE: Final = (
     ),
     _sparsity(
         name="dead_share",
-        title="Dead",
         unit="%",
         direction="down",
         bounds=(0.0, 100.0),
@@ -225,7 +205,6 @@ _TABLE: Final = (
     ),
     MetricRow(
         name="expansion_factor",
-        title="Expansion",
         unit="1",
         direction="none",
         bounds=(0.0, None),
