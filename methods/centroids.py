@@ -11,7 +11,7 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
-from methods.clustering import numbered_by_smallest_member
+from methods.clustering.trees import numbered_by_smallest_member
 
 
 def kmeans(

@@ -13,7 +13,9 @@ from sklearn.metrics import adjusted_rand_score
 
 from bench.planted import planted
 from methods import groups
-from methods.clustering import cluster, numbered_by_smallest_member, pairwise_distances
+from methods.clustering import cluster
+from methods.clustering.libraries import pairwise_distances
+from methods.clustering.trees import numbered_by_smallest_member
 from methods.elude import ELUDe, normalized, representatives, top_instances
 from methods.partition import DisentangledLinear, n_owners, subunit_weights
 from methods.protocol import Activations
@@ -134,7 +136,7 @@ def test_clusters_are_those_of_hdbscan_on_vectors(selection: str, min_samples: i
 def test_memory_decides_only_how_distances_come(monkeypatch: pytest.MonkeyPatch) -> None:
     points = blobs(300, 6)
     dense = cluster(points, 8)
-    monkeypatch.setattr("methods.clustering.DENSE_LIMIT_BYTES", 0)
+    monkeypatch.setattr("methods.clustering.libraries.DENSE_LIMIT_BYTES", 0)
     assert adjusted_rand_score(cluster(points, 8).labels, dense.labels) == pytest.approx(1.0)
 
 

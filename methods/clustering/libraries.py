@@ -5,33 +5,15 @@ search at these widths), on the vectors beyond that, with the spanning tree exac
 smallest member, so that the same partition always has the same labels.
 """
 
-from dataclasses import dataclass
-from typing import Literal
-
 import hdbscan
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from numpy import ndarray
 
-Selection = Literal["leaf", "eom"]
+from methods.clustering.trees import Clusters, Selection, numbered_by_smallest_member
 
 DENSE_LIMIT_BYTES = 2 * 1024**3
 """Up to this much memory, distances are precomputed; hdbscan holds two float64 copies at its peak."""
-
-
-@dataclass(frozen=True, eq=False)
-class Clusters:
-    """A partition of some points, with noise.
-
-    Attributes:
-        labels: Cluster of each point, numbered by smallest member; -1 for noise.
-        probabilities: Membership in [0, 1]; 0 for noise.
-        n_clusters: How many clusters there are; 0 where nothing splits.
-    """
-
-    labels: Int[ndarray, " points"]
-    probabilities: Float[ndarray, " points"]
-    n_clusters: int
 
 
 def cluster(
@@ -82,15 +64,3 @@ def pairwise_distances(points: Float[ndarray, "points dimensions"]) -> Float[nda
     np.maximum(squared, 0.0, out=squared)
     np.fill_diagonal(squared, 0.0)
     return np.sqrt(squared, out=squared)
-
-
-def numbered_by_smallest_member(labels: Int[ndarray, " points"]) -> Int[ndarray, " points"]:
-    """The same partition with clusters numbered in the order in which they first appear; noise stays -1."""
-    labels = np.asarray(labels, dtype=np.int64)
-    found, first = np.unique(labels, return_index=True)
-    order = found[np.argsort(first)]
-    order = order[order >= 0]
-    number = np.full(int(labels.max(initial=-1)) + 2, -1, dtype=np.int64)
-    number[order] = np.arange(len(order))
-    numbered: Int[ndarray, " points"] = number[labels]
-    return numbered
