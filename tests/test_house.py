@@ -24,6 +24,8 @@ HOMES = {
     "overcomplete": {"methods/sae.py"},
     "hdbscan": {"methods/clustering/libraries.py"},
     "cuml": {"methods/clustering/libraries.py"},
+    "umap": {"methods/clustering/libraries.py"},
+    "numba": {"methods/clustering/compiled.py"},
     "ray": {"bench/executors.py"},
     "httpx2": {"judges/client.py"},
     "vllm": set(),

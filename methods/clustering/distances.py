@@ -22,6 +22,16 @@ def squared_distance(points: Float[ndarray, "points dimensions"], i: int, j: int
     return total
 
 
+@compiled_sum
+def squared_norm(points: Float[ndarray, "points dimensions"], i: int) -> float:
+    """Squared norm of a row, in float64."""
+    row = points[i]
+    total = 0.0
+    for at in range(len(row)):
+        total += np.float64(row[at]) * np.float64(row[at])
+    return total
+
+
 @compiled
 def squared_distances(
     points: Float[ndarray, "points dimensions"], i: Int[ndarray, " pairs"], j: Int[ndarray, " pairs"]

@@ -1,66 +1,86 @@
-"""HDBSCAN of one unit's contribution vectors (ELUDe paper, section 3.2).
+"""HDBSCAN by other people's packages, to compare with and to reproduce the paper's own numbers; UMAP before it.
 
-Through the `hdbscan` package: on precomputed distances while they fit in memory (several times faster than its tree
-search at these widths), on the vectors beyond that, with the spanning tree exact in both. Labels are numbered by their
-smallest member, so that the same partition always has the same labels.
+Both order merges of equal weight arbitrarily, so that their clusters may change with the order of the rows. cuML's tree
+spans the graph of nearest neighbours and is not always minimal, its floating-point sums come in no fixed order, and it
+takes at most 1,023 neighbours (cuML 26.10, `hdbscan.pyx`).
 """
 
-import hdbscan
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
 from methods.clustering.trees import Clusters, Selection, numbered_by_smallest_member
 
-DENSE_LIMIT_BYTES = 2 * 1024**3
-"""Up to this much memory, distances are precomputed; hdbscan holds two float64 copies at its peak."""
+CUML_MOST_SAMPLES = 1023
 
 
-def cluster(
-    points: Float[ndarray, "points dimensions"],
-    min_cluster_size: int,
-    min_samples: int | None = None,
-    selection: Selection = "leaf",
+def by_hdbscan(
+    points: Float[ndarray, "points dimensions"], min_cluster_size: int, min_samples: int, selection: Selection
 ) -> Clusters:
-    """The clusters of these points by Euclidean HDBSCAN (Campello et al. 2013).
+    """The clusters that the package `hdbscan` finds with its exact method, in n^2 float64 numbers, twice."""
+    import hdbscan
 
-    Args:
-        points: One row per point; the order matters in ties, so callers fix it.
-        min_cluster_size: Fewest points that make a cluster, at least 2.
-        min_samples: Which neighbour's distance is the core distance, the point itself not counted; None takes
-            `min_cluster_size`, hdbscan's default.
-        selection: "leaf" for the leaves of the condensed tree (the paper's), "eom" for excess of mass.
-
-    Raises:
-        ValueError: `min_cluster_size` is below 2, or a point is not finite.
-    """
-    if min_cluster_size < 2:
-        raise ValueError(f"min_cluster_size: got {min_cluster_size}; expected at least 2; raise it in the options")
-    if not np.isfinite(points).all():
-        raise ValueError("points: got a value that is not finite; expected finite contributions; check the site")
-    n = len(points)
-    if n < min_cluster_size:
-        return Clusters(np.full(n, -1), np.zeros(n), 0)
-    dense = 2 * 8 * n * n <= DENSE_LIMIT_BYTES
     model = hdbscan.HDBSCAN(
         min_cluster_size=min_cluster_size,
-        min_samples=None if min_samples is None else min(min_samples, n - 1),
+        min_samples=min_samples,
         cluster_selection_method=selection,
-        metric="precomputed" if dense else "euclidean",
-        core_dist_n_jobs=1,
+        algorithm="generic",
         approx_min_span_tree=False,
-    )
-    model.fit(pairwise_distances(points) if dense else points.astype(np.float64))
-    labels = numbered_by_smallest_member(model.labels_)
-    return Clusters(labels, np.asarray(model.probabilities_, dtype=np.float64), int(labels.max(initial=-1)) + 1)
+    ).fit(points.astype(np.float64))
+    return renumbered(model.labels_, model.probabilities_)
 
 
-def pairwise_distances(points: Float[ndarray, "points dimensions"]) -> Float[ndarray, "points points"]:
-    """Euclidean distances in float64, exactly symmetric with a zero diagonal."""
-    x = points.astype(np.float64)
-    gram = x @ x.T
-    squares = np.diagonal(gram)
-    squared = squares[:, None] + squares[None, :] - (gram + gram.T)
-    np.maximum(squared, 0.0, out=squared)
-    np.fill_diagonal(squared, 0.0)
-    return np.sqrt(squared, out=squared)
+def by_cuml(
+    points: Float[ndarray, "points dimensions"], min_cluster_size: int, min_samples: int, selection: Selection
+) -> Clusters:
+    """The clusters that cuML finds on a GPU, in float32; they may differ from run to run.
+
+    Raises:
+        ModuleNotFoundError: cuML is not installed.
+        ValueError: `min_samples` is more than cuML takes.
+    """
+    try:
+        from cuml.cluster import HDBSCAN
+    except ImportError as error:
+        raise ModuleNotFoundError(
+            f"backend: got 'cuml', which cannot be imported ({error}); expected cuML and a GPU; install the extra "
+            "`cuml`, or choose 'exact'"
+        ) from error
+    if min_samples > CUML_MOST_SAMPLES:
+        raise ValueError(
+            f"min_samples: got {min_samples}; cuML takes at most {CUML_MOST_SAMPLES}; lower it, or choose 'exact'"
+        )
+    model = HDBSCAN(
+        min_cluster_size=min_cluster_size,
+        min_samples=min_samples,
+        cluster_selection_method=selection,
+        output_type="numpy",
+    ).fit(np.ascontiguousarray(points, dtype=np.float32))
+    return renumbered(model.labels_, model.probabilities_)
+
+
+def reduced(points: Float[ndarray, "points dimensions"], n_components: int) -> Float[ndarray, "points components"]:
+    """The points in fewer dimensions by UMAP (McInnes et al. 2018, arXiv:1802.03426), as the paper's Table 7 tries.
+
+    One fixed seed, and so one thread: otherwise the same points would give another picture every time.
+
+    Raises:
+        ModuleNotFoundError: umap-learn is not installed.
+    """
+    try:
+        from umap import UMAP
+    except ImportError as error:
+        raise ModuleNotFoundError(
+            f"umap_dimensions: got {n_components}, and umap-learn cannot be imported ({error}); install the extra "
+            "`umap`, or leave it at 0"
+        ) from error
+    found: Float[ndarray, "points components"] = UMAP(
+        n_components=n_components, min_dist=0.0, random_state=0, n_jobs=1
+    ).fit_transform(points)
+    return found
+
+
+def renumbered(labels: ndarray, probabilities: ndarray) -> Clusters:
+    """A library's clusters, numbered as ours are."""
+    numbered = numbered_by_smallest_member(labels)
+    return Clusters(numbered, np.asarray(probabilities, dtype=np.float64), int(numbered.max(initial=-1)) + 1)
