@@ -150,6 +150,7 @@ class TensorSource:
         report: Told how far a method is.
         images: The same split image by image; None where the method does not read it.
         keeps: Folder for what methods keep in case they are interrupted; None keeps nothing.
+        n_threads: How many threads a method may use whose result does not depend on their number.
         maps: The memory maps behind the tensors, to let go of pages that have been read.
     """
 
@@ -160,6 +161,7 @@ class TensorSource:
     report: Report = quietly
     images: ImageSource | None = None
     keeps: Path | None = None
+    n_threads: int = 1
     maps: tuple[mmap.mmap, ...] = field(default=(), repr=False)
 
     @property

@@ -7,7 +7,11 @@ the unit's weights among them. Nothing is trained and nothing is lost: the subun
 Where the paper leaves a point open, the choice is named where it is made; the alternatives are options.
 """
 
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -17,12 +21,17 @@ from numpy import ndarray
 from torch import Tensor
 
 from methods import groups
-from methods.clustering import Clusters, Selection, cluster
+from methods.clustering import Backend, Clusters, Selection, cluster
+from methods.clustering.dense import Scratch, one_blas_thread
+from methods.clustering.libraries import reduced
+from methods.contributions import EPSILON, cluster_sums, contributions
 from methods.partition import WeightPartition, partition_decomposition
-from methods.protocol import ActivationSource, Decomposition
+from methods.protocol import Activations, ActivationSource, Decomposition
 
-EPSILON = 1e-12
-"""Added to norms (eq. 2) so that a contribution of zero stays zero."""
+UNITS_PER_READ = 64
+"""Units whose activations are read together: they lie side by side, so one at a time would read the file as often."""
+SMALL_INSTANCES = 4096
+"""Up to this many instances, threads work on a unit each; beyond, all work on one, in the memory of one."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,9 @@ class ELUDe(WeightPartition):
         min_cluster_size: HDBSCAN's smallest cluster (the paper: 1,000 at its scale).
         min_samples: HDBSCAN's core neighbour; 0 takes the library's default, `min_cluster_size`.
         selection: "leaf" (the paper's) or "eom".
+        backend: What clusters: "exact", or the libraries "hdbscan" and "cuml", whose results depend on the order of
+            the instances, cuML's also on the run.
+        umap_dimensions: Dimensions to which UMAP reduces the contributions first (Table 7); 0 leaves them.
         normalize: L2-normalise the contributions before clustering (section 3.2).
         rho: The margin of eq. 3; 0 searches 0.05, 0.10, ..., 1.00 per unit.
         objective: What the search maximises; the paper says it in words, "margin" is our reading.
@@ -45,12 +57,14 @@ class ELUDe(WeightPartition):
     min_cluster_size: int = 8
     min_samples: int = 0
     selection: Selection = "leaf"
+    backend: Backend = "exact"
+    umap_dimensions: int = 0
     normalize: bool = True
     rho: float = 0.0
     objective: groups.Objective = "margin"
     group_rule: groups.GroupRule = "exactly_one"
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         if self.top_k <= 0:
@@ -59,42 +73,89 @@ class ELUDe(WeightPartition):
             raise ValueError(f"min_cluster_size: got {self.min_cluster_size}; expected at least 2; raise it")
         if self.min_samples < 0:
             raise ValueError(f"min_samples: got {self.min_samples}; expected 0 (default) or more; raise it")
+        if self.umap_dimensions < 0:
+            raise ValueError(f"umap_dimensions: got {self.umap_dimensions}; expected 0 (none) or more; raise it")
         if not 0 <= self.rho <= 1:
             raise ValueError(f"rho: got {self.rho}; expected 0 (search) or a value up to 1; change it")
 
     def decompose(self, activations: ActivationSource, *, seed: int) -> Decomposition:
         """The subunits of every unit of the site; the seed changes nothing, since nothing here is random.
 
+        Every finished unit is kept, so that an interrupted decomposition goes on at the next one.
+
         Raises:
             ValueError: Activations are not finite.
         """
-        tokens = activations.read(slice(None))
-        inputs, weight = tokens.needed_inputs(), tokens.needed_weight()
-        if not torch.isfinite(tokens.outputs).all():
-            raise ValueError("outputs: got a value that is not finite; expected finite activations; check the site")
-        k = self.instances(activations.n_tokens)
-        units = []
-        for unit in range(weight.shape[0]):
-            activations.report("units", unit, weight.shape[0])
-            values = tokens.outputs[:, unit]
-            rows = top_instances(values, k)
-            contributions = (inputs[rows] * weight[unit]).numpy()
-            units.append((*self.split(contributions), float(values[rows[-1]])))
-        activations.report("units", weight.shape[0], weight.shape[0])
-        owns, clusters, rhos, lowest = zip(*units, strict=True)
-        noise = [float((c.labels < 0).mean()) for c in clusters]
+        parts = self.decompose_units(activations, range(activations.read(slice(0, 1)).outputs.shape[1]))
+        noise = torch.cat([part["noise_share"] for part in parts])
         return partition_decomposition(
-            [torch.from_numpy(block) for block in owns],
-            [c.n_clusters for c in clusters],
+            [part["owns"] for part in parts],
+            [int(part["clusters_found"]) for part in parts],
             {
-                "instances": k,
-                "noise_share": float(np.mean(noise)),
-                "units_with_instances_at_or_below_zero": sum(value <= 0 for value in lowest),
+                "instances": self.instances(activations.n_tokens),
+                "noise_share": float(noise.mean()),
+                "units_with_instances_at_or_below_zero": sum(float(part["lowest"]) <= 0 for part in parts),
             },
-            rho=torch.tensor(rhos, dtype=torch.float64),
-            noise_share=torch.tensor(noise, dtype=torch.float64),
-            cluster_sizes=torch.cat([cluster_sizes(c) for c in clusters]),
+            rho=torch.cat([part["rho"] for part in parts]),
+            noise_share=noise,
+            cluster_sizes=torch.cat([part["cluster_sizes"] for part in parts]),
         )
+
+    def decompose_units(self, activations: ActivationSource, units: range) -> list[Mapping[str, Tensor]]:
+        """What is found in some of the units, each put by as soon as it is.
+
+        Units know nothing of each other: several machines can take a range each, and `decompose` takes up what they
+        have put by.
+        """
+        found = {unit: part for unit in units if (part := activations.kept(f"unit {unit}")) is not None}
+        activations.report("units", len(found), len(units))
+        todo = [unit for unit in units if unit not in found]
+        for unit, part in self.worked(activations, todo):
+            activations.keep(f"unit {unit}", part)
+            found[unit] = part
+            activations.report("units", len(found), len(units))
+        return [found[unit] for unit in units]
+
+    def worked(self, activations: ActivationSource, units: list[int]) -> Iterator[tuple[int, Mapping[str, Tensor]]]:
+        """What is found in each of the units, in their order, as many at a time as there are threads for."""
+        k = self.instances(activations.n_tokens)
+        n_threads = activations.n_threads
+        n_together = n_threads if k <= SMALL_INSTANCES else 1
+        scratches = [Scratch(n_threads // n_together) for _ in range(n_together)]
+        tokens = activations.read(slice(None))
+        find = partial(self.found_in, tokens.needed_inputs().numpy(), tokens.needed_weight().numpy())
+        with one_blas_thread(), ThreadPoolExecutor(n_together) as pool:
+            running: deque[tuple[int, Future[Mapping[str, Tensor]], Scratch]] = deque()
+            for unit, values in each_unit(tokens, units):
+                if not scratches:
+                    number, future, scratch = running.popleft()
+                    yield number, future.result()
+                    scratches.append(scratch)
+                scratch = scratches.pop()
+                running.append((unit, pool.submit(find, unit, values, k, scratch), scratch))
+            for number, future, _ in running:
+                yield number, future.result()
+
+    def found_in(
+        self,
+        inputs: Float[ndarray, "tokens d_in"],
+        weight: Float[ndarray, "units d_in"],
+        unit: int,
+        values: Float[Tensor, " tokens"],
+        k: int,
+        scratch: Scratch,
+    ) -> dict[str, Tensor]:
+        """What is kept of one unit: the owners of its dimensions, and the facts of its clusters."""
+        rows = top_instances(values, k)
+        owns, found, rho = self.split(inputs, rows.numpy(), weight[unit], scratch)
+        return {
+            "owns": torch.from_numpy(owns),
+            "clusters_found": torch.tensor([found.n_clusters]),
+            "cluster_sizes": sizes_of(found),
+            "rho": torch.tensor([rho], dtype=torch.float64),
+            "noise_share": torch.tensor([(found.labels < 0).mean()], dtype=torch.float64),
+            "lowest": values[rows[-1:]].double(),
+        }
 
     def instances(self, n_tokens: int) -> int:
         """How many instances of a unit are looked at: `top_k` as a count, never more than there are."""
@@ -102,25 +163,51 @@ class ELUDe(WeightPartition):
         return max(1, min(count, n_tokens))
 
     def split(
-        self, contributions: Float[ndarray, "instances d_in"]
+        self,
+        inputs: Float[ndarray, "tokens d_in"],
+        rows: Int[ndarray, " instances"],
+        weight: Float[ndarray, " d_in"],
+        scratch: Scratch,
     ) -> tuple[UInt8[ndarray, "k d_in"], Clusters, float]:
         """The assignment of one unit's dimensions to its subunits, its clusters, and its rho (0 where unsplit)."""
-        points = normalized(contributions) if self.normalize else contributions
-        found = cluster(points, self.min_cluster_size, self.min_samples or None, self.selection)
+        points = contributions(inputs, rows, weight, self.normalize)
+        clustered = reduced(points, self.umap_dimensions) if self.umap_dimensions else points
+        found = cluster(
+            clustered, self.min_cluster_size, self.min_samples or None, self.selection, self.backend, scratch=scratch
+        )
         if found.n_clusters < 2:
-            return np.ones((1, contributions.shape[1]), dtype=np.uint8), found, 0.0
+            return np.ones((1, len(weight)), dtype=np.uint8), found, 0.0
         directions = representatives(points, found)
         if self.rho:
             return groups.owners(directions, self.rho, self.group_rule), found, self.rho
         inside = found.labels >= 0
-        rho, owns = groups.best_rho(
-            directions,
-            contributions[inside].astype(np.float64),
-            found.labels[inside],
-            self.objective,
-            self.group_rule,
-        )
+        sums = cluster_sums(inputs, rows, found.labels, np.ones(len(rows)), found.n_clusters)
+        means = weight.astype(np.float64) * sums / np.bincount(found.labels[inside])[:, None]
+        members = None
+        if self.objective == "accuracy":
+            members = contributions(inputs, rows[inside], weight, False).astype(np.float64), found.labels[inside]
+        rho, owns = groups.best_rho(directions, means, self.objective, self.group_rule, members=members)
         return owns, found, rho
+
+
+def each_unit(tokens: Activations, units: list[int]) -> Iterator[tuple[int, Float[Tensor, " tokens"]]]:
+    """The activations of each unit over all tokens, read a block of units at a time.
+
+    Raises:
+        ValueError: One is not finite.
+    """
+    for start in range(0, len(units), UNITS_PER_READ):
+        block = units[start : start + UNITS_PER_READ]
+        values = tokens.outputs[:, block[0] : block[-1] + 1].T.contiguous()
+        for unit in block:
+            own = values[unit - block[0]]
+            if not torch.isfinite(own).all():
+                token = int(torch.nonzero(~torch.isfinite(own))[0])
+                raise ValueError(
+                    f"outputs: got {float(own[token])} for unit {unit} on token {token}; expected finite activations; "
+                    "check the site"
+                )
+            yield unit, own
 
 
 def top_instances(values: Float[Tensor, " tokens"], k: int) -> Int[Tensor, " k"]:
@@ -136,20 +223,15 @@ def top_instances(values: Float[Tensor, " tokens"], k: int) -> Int[Tensor, " k"]
     return rows[torch.sort(values[rows], descending=True, stable=True).indices]
 
 
-def normalized(vectors: Float[ndarray, "rows d_in"]) -> Float[ndarray, "rows d_in"]:
-    """Rows at unit length; a row of zeros stays zero."""
-    x = vectors.astype(np.float64)
-    unit: Float[ndarray, "rows d_in"] = x / (np.linalg.norm(x, axis=1, keepdims=True) + EPSILON)
+def representatives(points: Float[ndarray, "instances d_in"], found: Clusters) -> Float[ndarray, "k d_in"]:
+    """One unit-norm direction per cluster: the probability-weighted mean of its members (eq. 2); noise is out."""
+    every = np.arange(len(points))
+    sums = cluster_sums(points, every, found.labels, found.probabilities, found.n_clusters)
+    unit: Float[ndarray, "k d_in"] = sums / (np.linalg.norm(sums, axis=1, keepdims=True) + EPSILON)
     return unit
 
 
-def representatives(points: Float[ndarray, "instances d_in"], found: Clusters) -> Float[ndarray, "k d_in"]:
-    """One unit-norm direction per cluster: the probability-weighted mean of its members (eq. 2); noise is out."""
-    shares = np.where(found.labels[None, :] == np.arange(found.n_clusters)[:, None], found.probabilities[None, :], 0.0)
-    return normalized(shares @ points)
-
-
-def cluster_sizes(found: Clusters) -> Int[Tensor, " atoms"]:
+def sizes_of(found: Clusters) -> Int[Tensor, " atoms"]:
     """Members of the cluster behind each subunit; 0 for a unit that stays whole."""
     if found.n_clusters < 2:
         return torch.zeros(1, dtype=torch.int64)

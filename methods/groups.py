@@ -1,9 +1,10 @@
 """Who gets which input dimension of a unit: the group rule and the rho search (ELUDe paper, section 3.3, eq. 3, 4).
 
-Per dimension j the K subunits are sorted by |r_j|; a winning set is a prefix of that order, so only the K-1 gaps
-need looking at, for all dimensions at once.
+Per dimension j the K subunits are ranked by |r_j|; a winning set is a prefix of that ranking, so only the K-1 gaps
+need looking at, for all dimensions and all margins at once.
 """
 
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -20,93 +21,139 @@ RHOS: tuple[float, ...] = tuple(round(0.05 * step, 2) for step in range(1, 21))
 """The margins that the paper searches: 0.05, 0.10, ..., 1.00."""
 
 
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """The subunits of one unit in the order of their scores |r_j|, per dimension.
+
+    Attributes:
+        order: The subunit at each rank; equal scores keep the subunits' order.
+        rank: The rank of each subunit.
+        scores: The score at each rank, descending.
+    """
+
+    order: Int[ndarray, "k d_in"]
+    rank: Int[ndarray, "k d_in"]
+    scores: Float[ndarray, "k d_in"]
+
+    def owners(self, sizes: Int[ndarray, " d_in"]) -> UInt8[ndarray, "k d_in"]:
+        """Which subunits share each dimension, 0 or 1: the first `sizes` of its ranking."""
+        return (self.rank < sizes).astype(np.uint8)
+
+
+def ranked(representatives: Float[ndarray, "k d_in"]) -> Ranking:
+    """The ranking of the subunits in every dimension."""
+    scores = np.abs(representatives)
+    order = np.argsort(-scores, axis=0, kind="stable")
+    rank = np.empty_like(order)
+    np.put_along_axis(rank, order, np.arange(len(scores))[:, None], axis=0)
+    return Ranking(order, rank, np.take_along_axis(scores, order, axis=0))
+
+
 def owners(
     representatives: Float[ndarray, "k d_in"], rho: float, rule: GroupRule = "exactly_one"
 ) -> UInt8[ndarray, "k d_in"]:
-    """Which subunits share each dimension, 0 or 1.
+    """Which subunits share each dimension at one margin, 0 or 1; see `sizes`."""
+    ranking = ranked(representatives)
+    return ranking.owners(sizes(ranking, (rho,), rule)[0])
 
-    A gap m qualifies where rho * s_(m) > s_(m+1), s the scores |r_j| in descending order; equal scores never win.
-    Under "exactly_one" (the paper's text) a dimension is exclusive where exactly one gap qualifies; the other rules
-    are ablations that choose one of several qualifying sets: the smallest, the largest, or the one with the best
-    ratio. A dimension without a winner belongs to all K.
+
+def sizes(ranking: Ranking, rhos: tuple[float, ...], rule: GroupRule) -> Int[ndarray, "rhos d_in"]:
+    """How many subunits share each dimension, at each margin.
+
+    A gap m qualifies where rho * s_(m) > s_(m+1), s the scores in descending order; equal scores never win. Under
+    "exactly_one" (the paper's text) a dimension is exclusive where exactly one gap qualifies; the other rules are
+    ablations that choose one of several qualifying sets: the smallest, the largest, or the one with the best ratio. A
+    dimension without a winner belongs to all K.
     """
-    scores = np.abs(representatives)
-    k = len(scores)
-    order = np.argsort(-scores, axis=0, kind="stable")
-    ranked = np.take_along_axis(scores, order, axis=0)
-    qualifies = rho * ranked[:-1] > ranked[1:]
-    size = winning_size(qualifies, ranked, rule)
-    rank = np.empty_like(order)
-    np.put_along_axis(rank, order, np.arange(k)[:, None], axis=0)
-    return (rank < np.where(size == 0, k, size)).astype(np.uint8)
+    above, below = ranking.scores[:-1], ranking.scores[1:]
+    qualifies = np.asarray(rhos)[:, None, None] * above > below
+    found = winning_size(qualifies, above, below, rule)
+    return np.where(found == 0, len(ranking.scores), found)
 
 
 def winning_size(
-    qualifies: Bool[ndarray, "gaps d_in"], ranked: Float[ndarray, "k d_in"], rule: GroupRule
-) -> Int[ndarray, " d_in"]:
-    """Size of the winning set per dimension, 0 where nobody wins."""
-    count = qualifies.sum(axis=0)
-    gaps = len(qualifies)
+    qualifies: Bool[ndarray, "rhos gaps d_in"],
+    above: Float[ndarray, "gaps d_in"],
+    below: Float[ndarray, "gaps d_in"],
+    rule: GroupRule,
+) -> Int[ndarray, "rhos d_in"]:
+    """Size of the winning set per margin and dimension, 0 where nobody wins."""
+    count = qualifies.sum(axis=1)
     if rule == "largest":
-        chosen = gaps - 1 - np.argmax(qualifies[::-1], axis=0)
+        chosen = qualifies.shape[1] - 1 - np.argmax(qualifies[:, ::-1], axis=1)
     elif rule == "best_ratio":
         # A ratio s_(m+1) / s_(m) below rho qualifies; s_(m) > 0 there, and elsewhere the gap is out of the running.
-        ratio = np.divide(ranked[1:], ranked[:-1], out=np.full_like(ranked[1:], np.inf), where=qualifies)
-        chosen = np.argmin(ratio, axis=0)
+        ratio = np.divide(below, above, out=np.full_like(below, np.inf), where=above > 0)
+        chosen = np.argmin(np.where(qualifies, ratio, np.inf), axis=1)
     else:
-        chosen = np.argmax(qualifies, axis=0)
+        chosen = np.argmax(qualifies, axis=1)
     wins = count == 1 if rule == "exactly_one" else count >= 1
     return np.where(wins, chosen + 1, 0)
 
 
 def best_rho(
     representatives: Float[ndarray, "k d_in"],
-    contributions: Float[ndarray, "members d_in"],
-    labels: Int[ndarray, " members"],
+    means: Float[ndarray, "k d_in"],
     objective: Objective = "margin",
     rule: GroupRule = "exactly_one",
     rhos: tuple[float, ...] = RHOS,
+    members: tuple[Float[ndarray, "members d_in"], Int[ndarray, " members"]] | None = None,
 ) -> tuple[float, UInt8[ndarray, "k d_in"]]:
     """The margin that separates the subunits best on their own clusters, and the owners it gives.
 
     Activations are taken without the bias: "margin" is a difference in which a subunit's share of it cancels, and the
-    ablations ignore it. "margin" is linear in the contributions, so the clusters' means are enough; only "accuracy"
-    needs the members.
+    ablations ignore it. All but "accuracy" are of the mean activation on a cluster, which the clusters' means give.
 
     Args:
         representatives: One unit-norm direction per cluster (eq. 2).
-        contributions: W_u * q of the clustered instances, not normalised; noise is left out.
-        labels: Cluster of each of them, 0 .. K-1, none empty.
+        means: The mean contribution W_u * q of each cluster, not normalised.
         objective: What is maximised; ties go to the smallest rho.
-        rule: See `owners`.
+        rule: See `sizes`.
         rhos: The values to try, ascending.
+        members: For "accuracy", the contributions of the clustered instances and the cluster of each.
     """
-    k = len(representatives)
-    members = labels[None, :] == np.arange(k)[:, None]
-    means = (members @ contributions) / members.sum(axis=1, keepdims=True)
-    best: tuple[float, float, UInt8[ndarray, "k d_in"]] | None = None
-    for rho in rhos:
-        owns = owners(representatives, rho, rule)
-        fractions = owns / owns.sum(axis=0)
-        score = (
-            separation(fractions @ means.T, objective)
-            if objective != "accuracy"
-            else float((np.argmax(fractions @ contributions.T, axis=0) == labels).mean())
-        )
-        if best is None or score > best[0]:
-            best = (score, rho, owns)
-    if best is None:
-        raise ValueError("rhos: got none; expected at least one value in (0, 1]; name them")
-    return best[1], best[2]
+    ranking = ranked(representatives)
+    candidates = sizes(ranking, rhos, rule)
+    if objective == "margin":
+        scores = margins(ranking, candidates, means)
+    else:
+        scores = np.array([separation(ranking.owners(one), means, objective, members) for one in candidates])
+    best = int(np.argmax(scores))
+    return rhos[best], ranking.owners(candidates[best])
 
 
-def separation(activation: Float[ndarray, "k k"], objective: Objective) -> float:
-    """How much more each subunit (row) activates on its own cluster (column) than on the others, on average."""
-    k = len(activation)
+def margins(
+    ranking: Ranking, candidates: Int[ndarray, "rhos d_in"], means: Float[ndarray, "k d_in"]
+) -> Float[ndarray, " rhos"]:
+    """How much more a subunit activates on its own cluster than on the others, on average, at each margin.
+
+    The average is a sum over dimensions of what the owners of each have there, divided by their number: running sums
+    down the ranking hold it for every number of owners.
+    """
+    k = len(means)
+    gain = (k * means - means.sum(axis=0)) / (k * (k - 1))
+    running = np.cumsum(np.take_along_axis(gain, ranking.order, axis=0), axis=0)
+    shares = running / np.arange(1, k + 1)[:, None]
+    found: Float[ndarray, " rhos"] = np.take_along_axis(shares, candidates - 1, axis=0).sum(axis=1)
+    return found
+
+
+def separation(
+    owns: UInt8[ndarray, "k d_in"],
+    means: Float[ndarray, "k d_in"],
+    objective: Objective,
+    members: tuple[Float[ndarray, "members d_in"], Int[ndarray, " members"]] | None,
+) -> float:
+    """How well subunits with these owners tell their clusters apart, by one of the ablations' objectives."""
+    fractions = owns / owns.sum(axis=0)
+    if objective == "accuracy":
+        if members is None:
+            raise ValueError('members: got None; "accuracy" looks at every instance; hand them over')
+        contributions, labels = members
+        return float((np.argmax(fractions @ contributions.T, axis=0) == labels).mean())
+    activation = fractions @ means.T
     own = np.diagonal(activation)
-    other = (activation.sum(axis=1) - own) / (k - 1)
+    other = (activation.sum(axis=1) - own) / (len(own) - 1)
     if objective == "ratio":
         return float(np.mean(own / (np.abs(own) + np.abs(other) + 1e-12)))
-    if objective == "normalized_margin":
-        return float(np.mean((own - other) / (np.abs(activation).mean(axis=1) + 1e-12)))
-    return float(np.mean(own - other))
+    return float(np.mean((own - other) / (np.abs(activation).mean(axis=1) + 1e-12)))

@@ -129,6 +129,11 @@ class ActivationSource(Protocol):
         """How many tokens there are."""
         ...
 
+    @property
+    def n_threads(self) -> int:
+        """How many threads a method may use whose result does not depend on their number."""
+        ...
+
     def read(self, rows: Int[Tensor, " rows"] | slice) -> Activations:
         """The named tokens, in the order of `rows`; a slice of memory-mapped data copies nothing."""
         ...

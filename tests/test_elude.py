@@ -1,6 +1,9 @@
 """ELUDe: each step against a slow version of the paper's own words, and the laws that make it lossless."""
 
+from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,14 +11,23 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from torch import Tensor
 
 from bench.planted import planted
 from methods import groups
 from methods.clustering import cluster
+from methods.clustering.dense import Scratch
 from methods.clustering.trees import numbered_by_smallest_member
-from methods.elude import ELUDe, normalized, representatives, top_instances
+from methods.contributions import contributions
+from methods.elude import ELUDe, representatives, top_instances
 from methods.partition import DisentangledLinear, n_owners, subunit_weights
-from methods.protocol import Activations
+from methods.protocol import Activations, Decomposition
+
+
+def normalized(vectors: np.ndarray) -> np.ndarray:
+    unit: np.ndarray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit
+
 
 SCORES = st.sampled_from([0.0, 0.1, 0.2, 0.25, 0.5, 0.75, 1.0, -0.5, -1.0])
 
@@ -85,10 +97,11 @@ def test_rho_search_takes_the_best_of_all_and_the_smallest_of_equals() -> None:
         return float(np.mean([means[c, c] - np.mean([means[o, c] for o in range(3) if o != c]) for c in range(3)]))
 
     margins = [margin(rho) for rho in groups.RHOS]
-    rho, owns = groups.best_rho(directions, contributions, labels)
+    middles = np.stack([contributions[labels == c].mean(axis=0) for c in range(3)])
+    rho, owns = groups.best_rho(directions, middles)
     assert rho == groups.RHOS[int(np.argmax(margins))]
     assert np.array_equal(owns, owners_by_subsets(directions, rho))
-    same = groups.best_rho(np.eye(3, 30), contributions, labels)
+    same = groups.best_rho(np.eye(3, 30), middles)
     assert same[0] == 0.05
 
 
@@ -99,7 +112,9 @@ def test_every_objective_prefers_the_true_owners_to_sharing(objective: groups.Ob
     contributions[labels == 0, :2] = 1.0
     contributions[labels == 1, 2:] = 1.0
     directions = normalized(np.array([[1.0, 1.0, 0.1, 0.1], [0.1, 0.1, 1.0, 1.0]]))
-    _, owns = groups.best_rho(directions, contributions, labels, objective, rhos=(0.05, 0.5))
+    middles = np.stack([contributions[labels == c].mean(axis=0) for c in range(2)])
+    members = (contributions, labels)
+    _, owns = groups.best_rho(directions, middles, objective, rhos=(0.05, 0.5), members=members)
     assert owns.tolist() == [[1, 1, 0, 0], [0, 0, 1, 1]]
 
 
@@ -113,7 +128,7 @@ def test_top_instances_are_in_a_total_order(values: list[float], data: st.DataOb
 def blobs(n: int, centres: int, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     middle = rng.normal(size=(centres, 12))
-    return normalized(middle[rng.integers(centres, size=n)] + 0.15 * rng.normal(size=(n, 12)))
+    return normalized(middle[rng.integers(centres, size=n)] + 0.15 * rng.normal(size=(n, 12))).astype(np.float32)
 
 
 def test_labels_are_numbered_by_smallest_member() -> None:
@@ -165,7 +180,7 @@ def test_a_subunit_answers_to_its_own_cluster() -> None:
     inputs[which == 0, :10] += 1 + 0.2 * rng.random((int((which == 0).sum()), 10), dtype=np.float32)
     inputs[which == 1, 10:] += 1 + 0.2 * rng.random((int((which == 1).sum()), 10), dtype=np.float32)
     method = ELUDe(top_k=300.0, min_cluster_size=20)
-    owns, found, rho = method.split(inputs)
+    owns, found, rho = method.split(inputs, np.arange(400), np.ones(20, np.float32), Scratch())
     assert found.n_clusters == 2
     assert 0 < rho <= 1
     assert sorted(map(tuple, owns.tolist())) == [(0,) * 10 + (1,) * 10, (1,) * 10 + (0,) * 10]
@@ -204,6 +219,7 @@ def test_the_layer_keeps_its_state() -> None:
         ({"top_k": 0.0}, r"top_k: got 0\.0; expected a share below 1 or a count"),
         ({"min_cluster_size": 1}, "min_cluster_size: got 1; expected at least 2"),
         ({"min_samples": -1}, "min_samples: got -1; expected 0"),
+        ({"umap_dimensions": -1}, "umap_dimensions: got -1; expected 0"),
         ({"rho": 1.5}, "rho: got 1.5; expected 0"),
     ],
 )
@@ -215,7 +231,7 @@ def test_bad_options_are_named(options: dict[str, float], message: str) -> None:
 def test_activations_that_are_not_finite_are_refused() -> None:
     source = planted()
     source.outputs[3, 4] = torch.nan
-    with pytest.raises(ValueError, match="outputs: got a value that is not finite"):
+    with pytest.raises(ValueError, match="outputs: got nan for unit 4 on token 3; expected finite activations"):
         ELUDe().decompose(source, seed=0)
 
 
@@ -224,3 +240,86 @@ def test_top_k_is_a_share_or_a_count() -> None:
     assert ELUDe(top_k=400.0).instances(12_000) == 400
     assert ELUDe(top_k=400.0).instances(100) == 100
     assert ELUDe(top_k=0.001).instances(10) == 1
+
+
+def test_a_second_run_is_the_same_in_every_bit_and_so_is_one_on_more_threads() -> None:
+    method, source = ELUDe(top_k=0.2, min_cluster_size=5), planted()
+    plain = method.decompose(source, seed=0)
+    assert_same(plain, method.decompose(source, seed=1))
+    assert_same(plain, method.decompose(replace(source, n_threads=3), seed=0))
+
+
+def test_the_order_of_images_changes_nothing() -> None:
+    method, source = ELUDe(top_k=0.2, min_cluster_size=5), planted()
+    assert source.inputs is not None
+    for seed in range(3):
+        order = torch.randperm(source.n_tokens, generator=torch.Generator().manual_seed(seed))
+        shuffled = replace(source, inputs=source.inputs[order], outputs=source.outputs[order])
+        assert_same(method.decompose(source, seed=0), method.decompose(shuffled, seed=0))
+
+
+def test_all_threads_work_on_one_unit_where_instances_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    method, source = ELUDe(top_k=0.2, min_cluster_size=5), planted()
+    plain = method.decompose(source, seed=0)
+    monkeypatch.setattr("methods.elude.SMALL_INSTANCES", 10)
+    assert_same(plain, method.decompose(replace(source, n_threads=3), seed=0))
+
+
+def test_every_finished_unit_is_kept_and_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    method, source = ELUDe(top_k=0.2, min_cluster_size=5), replace(planted(), keeps=tmp_path)
+    plain = method.decompose(planted(), seed=0)
+    right, worked = ELUDe.found_in, []
+
+    def dies(self: ELUDe, inputs: np.ndarray, weight: np.ndarray, unit: int, *rest: Any) -> dict[str, Tensor]:
+        if unit == 7 and 7 not in worked:
+            worked.append(unit)
+            raise KeyboardInterrupt
+        worked.append(unit)
+        return right(self, inputs, weight, unit, *rest)
+
+    monkeypatch.setattr(ELUDe, "found_in", dies)
+    with pytest.raises(KeyboardInterrupt):
+        method.decompose(source, seed=0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"unit {unit}.safetensors" for unit in range(7)]
+    worked = [7]
+    assert_same(plain, method.decompose(source, seed=0))
+    assert worked == [7, *range(7, 12)]
+
+
+def test_machines_can_share_the_units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    method, source = ELUDe(top_k=0.2, min_cluster_size=5), replace(planted(), keeps=tmp_path)
+    assert len(method.decompose_units(source, range(6, 12))) == 6
+    assert len(method.decompose_units(source, range(6))) == 6
+    plain = method.decompose(planted(), seed=0)
+    monkeypatch.setattr(ELUDe, "found_in", lambda *_: pytest.fail("a unit that was put by was looked at again"))
+    assert_same(plain, method.decompose(source, seed=0))
+
+
+def test_it_says_how_far_it_is() -> None:
+    said: list[tuple[str, int, int]] = []
+    source = replace(planted(), report=lambda *what: said.append(what))
+    ELUDe(top_k=0.2, min_cluster_size=5).decompose(source, seed=0)
+    assert said == [("units", done, 12) for done in range(13)]
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_contributions_are_products_at_unit_length(normalize: bool) -> None:
+    source = planted()
+    inputs, weight = source.read(slice(None)).needed_inputs().numpy(), source.read(slice(0)).needed_weight().numpy()
+    rows = np.array([5, 3, 5])
+    expected = inputs[rows].astype(np.float64) * weight[2]
+    found = contributions(
+        np.concatenate([inputs, np.zeros((1, 40), np.float32)]), np.append(rows, 600), weight[2], normalize
+    )
+    assert found.dtype == np.float32
+    assert np.allclose(found[:3], normalized(expected) if normalize else expected, rtol=1e-6)
+    assert not found[3].any()
+
+
+def assert_same(one: Decomposition, other: Decomposition) -> None:
+    assert one.notes == other.notes
+    assert one.tensors.keys() == other.tensors.keys()
+    assert all(torch.equal(tensor, other.tensors[name]) for name, tensor in one.tensors.items())
+    assert one.unit_of_atom is not None
+    assert other.unit_of_atom is not None
+    assert torch.equal(one.unit_of_atom, other.unit_of_atom)

@@ -11,6 +11,7 @@ Work is cut into tasks that do not depend on how many threads do them, each with
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +33,8 @@ ENTRIES_OF_A_TASK = 2**20
 DOUBTS_PER_ROW = 256
 """More entries in doubt than this, on average, and float32 is too coarse for the data: float64 is used."""
 N_CHECKED = 1024
+CONTROLLERS: list[ThreadpoolController] = []
+"""Found when first needed: looking for a process's libraries takes longer than a small unit."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,14 +75,19 @@ class Scratch:
 
     def each(self, do: Callable[[Any], Any], tasks: Iterable[Any]) -> list[Any]:
         """What each task gives, in their order, with matrix products of one thread."""
-        with CONTROLLER.limit(limits=1, user_api="blas"):
+        with one_blas_thread():
             if self.n_threads == 1:
                 return [do(task) for task in tasks]
             with ThreadPoolExecutor(self.n_threads) as pool:
                 return list(pool.map(do, tasks))
 
 
-CONTROLLER = ThreadpoolController()
+def one_blas_thread() -> AbstractContextManager[object]:
+    """Within this, matrix products take one thread each; for the whole process."""
+    if not CONTROLLERS:
+        CONTROLLERS.append(ThreadpoolController())
+    limit: AbstractContextManager[object] = CONTROLLERS[0].limit(limits=1, user_api="blas")
+    return limit
 
 
 def spanning_tree(points: Float[ndarray, "points dimensions"], min_samples: int, scratch: Scratch) -> SpanningTree:
