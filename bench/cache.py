@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 MANIFEST = "manifest.json"
 ABANDONED_SECONDS = 24 * 3600
@@ -124,28 +124,42 @@ class Cache:
         return final
 
     @contextmanager
-    def unfinished(self, stage: str, key: Mapping[str, Any]) -> Iterator[Path | None]:
+    def unfinished(self, stage: str, key: Mapping[str, Any], *, is_shared: bool = False) -> Iterator[Path | None]:
         """A folder for what long work keeps in case it is interrupted, thrown away when the work is done.
 
-        The same stage and key lead to the same folder again. Where another process is at this very work, there is
-        none. An error of the work leaves the folder as it is: what was kept was right.
+        The same stage and key lead to the same folder again. Those who share it do parts of the work side by side and
+        leave it as it is; whoever is to finish the work has it alone, and waits for it. An error leaves it as it is
+        too: what was kept was right. None where the work is done already.
         """
-        if self.folder(stage, key).is_dir():
+        folder = self.root / "unfinished" / stage / digest(key)
+        mode = fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX
+        lock = None
+        while lock is None and not self.folder(stage, key).is_dir():
+            self.guarded(lambda: folder.mkdir(parents=True, exist_ok=True))
+            lock = self.locked(folder / "lock", mode)
+        if lock is None or self.folder(stage, key).is_dir():
             yield None
             return
-        folder = self.root / "unfinished" / stage / digest(key)
-        self.guarded(lambda: folder.mkdir(parents=True, exist_ok=True))
-        with (folder / "lock").open("w", encoding="ascii") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                is_there = os.fstat(lock.fileno()).st_ino == (folder / "lock").stat().st_ino
-            except OSError:  # another has it, or has just finished and thrown it away
-                is_there = False
-            if not is_there:
-                yield None
-                return
+        with lock:
             yield folder
-            shutil.rmtree(folder, ignore_errors=True)
+            if not is_shared:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def locked(self, path: Path, mode: int) -> IO[str] | None:
+        """The file, locked, once nobody else is in the way; None where it has been thrown away meanwhile."""
+        try:
+            lock = path.open("w", encoding="ascii")
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(lock, mode | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.say(f"{path.parent}: another process is at this very work; waiting for it")
+            fcntl.flock(lock, mode)
+        if is_same(lock, path):
+            return lock
+        lock.close()
+        return None
 
     def sweep(self) -> None:
         """Throw away what killed runs left: half-made entries after a day, what was kept to go on after a month."""
@@ -168,6 +182,14 @@ class Cache:
         """Whether a builder failed to write into the cache, and not to read something elsewhere."""
         place = Path(error.filename) if isinstance(error.filename, str) else self.root
         return error.errno in REASONS and place.is_relative_to(self.root)
+
+
+def is_same(file: IO[str], path: Path) -> bool:
+    """Whether an open file still is the one at a path."""
+    try:
+        return os.fstat(file.fileno()).st_ino == path.stat().st_ino
+    except FileNotFoundError:
+        return False
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

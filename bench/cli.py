@@ -1,4 +1,4 @@
-"""The command line: `eludebench run`, `plan`, `status`, `table`, `export`, `doctor`, and those of `bench.authors`.
+"""The command line: runs and what is made of them; components and plugins are in `bench.authors`.
 
 Results go to standard output, progress and errors to standard error. Exit codes: 0 complete, 1 stopped by the machine
 (a full disk), 2 usage, 3 finished with failed cells, 130 interrupted. Nothing heavy is imported before it is needed.
@@ -7,13 +7,16 @@ Results go to standard output, progress and errors to standard error. Exit codes
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
 from bench import UsageError, __version__, authors
 from bench.registry import Registry, suite_path, unknown
 from bench.terminal import NO_PLUGINS, CacheDir, Json, Plugins, SuiteName, show, tell, waiting
+
+if TYPE_CHECKING:
+    from bench.cells import Cell, Suite
 
 app = typer.Typer(
     name="eludebench",
@@ -55,7 +58,8 @@ def run(
 
         loaded = load_suite(suite, Registry(plugin))
     folder = out or Path("runs") / loaded.name
-    start = StartWorkshop(tuple(path.resolve() for path in plugin), cache or default_cache())
+    threads = max(1, (os.cpu_count() or 1) // max(1, workers))
+    start = StartWorkshop(resolved(plugin), cache or default_cache(), threads)
     states = run_suite(loaded, folder, start, only=only, n_lanes=workers, is_quiet=quiet or as_json)
     files = [(folder / f"{name}.{form}", name, form) for name in loaded.tables for form in ("md", "csv")]
     for path, name, form in files:
@@ -115,6 +119,37 @@ def table(
 
 
 @app.command()
+def decompose(
+    suite: SuiteName,
+    cell: Annotated[str, typer.Argument(metavar="CELL", help="As in `plan`: SITE/LABEL/tSEED/iSEED.")],
+    units: Annotated[str, typer.Option("--units", metavar="FROM:TO", help="Units of the site; TO is not among them.")],
+    plugin: Plugins = NO_PLUGINS,
+    cache: CacheDir = None,
+    quiet: Quiet = False,
+) -> None:
+    """Find some units of a cell's decomposition, so that several machines share it; then `run` the suite."""
+    suite_path(suite)
+    start, _, stop = units.partition(":")
+    if not (start.isdecimal() and stop.isdecimal()):
+        raise UsageError(f"--units: got {units!r}; expected FROM:TO, 0:384 say; change it")
+    with waiting("reading the suite"):
+        from bench.cache import default_cache
+        from bench.lanes import Task
+        from bench.progress import Display
+        from bench.stages import StartWorkshop
+        from bench.suites import load_suite
+
+        chosen = chosen_cell(load_suite(suite, Registry(plugin)), cell)
+    display, task = Display(1, is_quiet=quiet), Task(chosen.id, chosen.name, ())
+    begin = StartWorkshop(resolved(plugin), cache or default_cache(), os.cpu_count() or 1)
+    with display:
+        workshop = begin.workshop(lambda what, done, total: display.progressed(task, what, done, total), display.said)
+        is_new = workshop.find_units(chosen, range(int(start), int(stop)))
+    if not quiet:
+        print(f"units {units} of {chosen.name}: {'put by' if is_new else 'its decomposition is there already'}")
+
+
+@app.command()
 def export(
     suite: SuiteName,
     cell: Annotated[str, typer.Argument(metavar="CELL", help="As in `plan`: SITE/LABEL/tSEED/iSEED.")],
@@ -133,12 +168,9 @@ def export(
         from bench.stages import StartWorkshop
         from bench.suites import load_suite
 
-        loaded = load_suite(suite, Registry(plugin))
-    cells = {one.name: one for one in loaded.cells}
-    if cell not in cells:
-        raise UsageError(unknown("CELL", cell, cells, f"eludebench plan {suite}"))
-    start = StartWorkshop(tuple(path.resolve() for path in plugin), cache or default_cache())
-    written(start.workshop(lambda what, done, total: None, tell), cells[cell], to, form)
+        chosen = chosen_cell(load_suite(suite, Registry(plugin)), cell)
+    start = StartWorkshop(resolved(plugin), cache or default_cache(), os.cpu_count() or 1)
+    written(start.workshop(lambda what, done, total: None, tell), chosen, to, form)
     print(f"wrote {to}")
 
 
@@ -161,6 +193,19 @@ def doctor(cache: CacheDir = None, as_json: Json = False) -> None:
 def version() -> None:
     """Print the version."""
     print(__version__)
+
+
+def chosen_cell(suite: "Suite", name: str) -> "Cell":
+    """The cell of that name."""
+    cells = {cell.name: cell for cell in suite.cells}
+    if name not in cells:
+        raise UsageError(unknown("CELL", name, cells, f"eludebench plan {suite.name}"))
+    return cells[name]
+
+
+def resolved(plugins: list[Path]) -> tuple[Path, ...]:
+    """The plugin files, wherever a process is started."""
+    return tuple(path.resolve() for path in plugins)
 
 
 def show_states(rows: list[tuple[str, str, str]], head: dict[str, str], as_json: bool) -> None:

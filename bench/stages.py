@@ -5,8 +5,6 @@ stages before it. So a stage asks for the ones before it by itself, whatever was
 """
 
 import os
-import resource
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -17,16 +15,17 @@ from typing import Any
 import torch
 from safetensors import torch as safetensors
 
-from bench import activations, evaluation, rerun, sweeps
+from bench import UsageError, activations, evaluation, rerun, sweeps
 from bench.backbones import Backbone, Report
 from bench.cache import Cache, read_manifest
 from bench.cells import Cell, SiteSpec
 from bench.datasets import Dataset
+from bench.memory import forget_peak, peak_bytes
 from bench.provenance import provenance
 from bench.registry import Registry
 from bench.sites import Site
 from methods import artifacts
-from methods.protocol import Decomposition, Follower
+from methods.protocol import Decomposition, Divisible, Follower
 from metrics.catalogue import Value
 
 WEIGHTS = "weights.safetensors"
@@ -65,10 +64,11 @@ class Skipped:
 class Workshop:
     """Where the stages are worked; one per process."""
 
-    def __init__(self, registry: Registry, cache: Cache, report: Report) -> None:
+    def __init__(self, registry: Registry, cache: Cache, report: Report, n_threads: int = 1) -> None:
         self.registry = registry
         self.cache = cache
         self.report = report
+        self.n_threads = n_threads
         self.loaded: dict[str, Any] = {}
 
     def once(self, identity: Mapping[str, Any], make: Callable[[], Any]) -> Any:
@@ -149,13 +149,37 @@ class Workshop:
         method, key = cell.method.built, self.decomposition_key(cell)
 
         def find() -> Decomposition:
-            source = replace(self.source(cell.site, cell.token_seed, method.reads), keeps=keeps)
+            source = self.keeping(cell, keeps)
             if cell.leader and isinstance(method, Follower):
                 return method.decompose_like(source, self.decomposition(cell.leader), seed=cell.init_seed)
             return method.decompose(source, seed=cell.init_seed)  # type: ignore[no-any-return]
 
         with self.cache.unfinished("decompositions", key) as keeps:
             return artifacts.load(self.cache.get("decompositions", key, self.saving(cell, find)))
+
+    def keeping(self, cell: Cell, keeps: Path | None) -> activations.TensorSource:
+        """What the cell's method looks at, with a folder for what it puts by."""
+        source = self.source(cell.site, cell.token_seed, cell.method.built.reads)
+        return replace(source, keeps=keeps, n_threads=self.n_threads)
+
+    def find_units(self, cell: Cell, units: range) -> bool:
+        """Find what is in some units and put it by, beside others who do others; False where all is there already.
+
+        Raises:
+            UsageError: The method does not work unit by unit, or the site has fewer units.
+        """
+        method, n_units = cell.method.built, self.site(cell.site).units
+        if not isinstance(method, Divisible):
+            raise UsageError(
+                f"CELL: {cell.name} is of {cell.method.entry.name!r}, which does not work unit by unit; expected a "
+                "method that does, elude say; use `eludebench run`"
+            )
+        if not units or units[-1] >= n_units:
+            raise UsageError(f"--units: got {units.start}:{units.stop}; expected a range within 0:{n_units}; change it")
+        with self.cache.unfinished("decompositions", self.decomposition_key(cell), is_shared=True) as keeps:
+            if keeps is not None:
+                method.decompose_units(self.keeping(cell, keeps), units)
+        return keeps is not None
 
     def has_decomposition(self, cell: Cell) -> bool:
         """Whether the cache holds what the cell's method finds."""
@@ -247,10 +271,12 @@ class StartWorkshop:
     Attributes:
         plugins: Plugin files; loaded before any task arrives, since tasks hold their classes.
         cache: Root of the cache.
+        n_threads: For what gives the same result on any number of threads.
     """
 
     plugins: tuple[Path, ...]
     cache: Path
+    n_threads: int = 1
 
     def __call__(self, report: Report, say: Callable[[str], None]) -> Callable[[Any], Any]:
         """The function that does a task's payload."""
@@ -265,27 +291,9 @@ class StartWorkshop:
         made = {key: provenance()[key] for key in ("commit", "dirty", "device")}
         cache = Cache(self.cache, say, made)
         cache.sweep()
-        return Workshop(Registry(self.plugins), cache, report)
+        return Workshop(Registry(self.plugins), cache, report, self.n_threads)
 
 
 def versions() -> dict[str, str]:
     """The packages that results follow from; part of every key, so that no upgrade meets old results."""
     return {name: version for name, version in provenance()["versions"].items() if name != "eludebench"}
-
-
-def forget_peak() -> None:
-    """Let the process's peak memory start again from what it holds now, where the system can."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    except OSError:
-        return
-
-
-def peak_bytes() -> int | None:
-    """Most memory that this process held: since `forget_peak` on Linux, since its start elsewhere."""
-    try:
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-        return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
-    except (OSError, StopIteration):
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024

@@ -242,6 +242,15 @@ class Stackable(Protocol):
 
 
 @runtime_checkable
+class Divisible(Protocol):
+    """A method that works unit by unit, so that several machines can share one decomposition."""
+
+    def decompose_units(self, activations: ActivationSource, units: range) -> Sequence[Mapping[str, Tensor]]:
+        """What is in some of the units, each put by as soon as it is found; `decompose` takes up what is put by."""
+        ...
+
+
+@runtime_checkable
 class Follower(Protocol):
     """A control that copies a size from another method's decomposition of the same activations.
 

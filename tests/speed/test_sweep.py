@@ -18,7 +18,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
 from bench.activations import TensorSource
-from bench.stages import forget_peak, peak_bytes
+from bench.memory import forget_peak, peak_bytes
 from methods.protocol import Decomposition
 from methods.sae import TopKSAE, overcomplete_sae
 from methods.training import centre_and_scale

@@ -1,0 +1,135 @@
+"""One decomposition made by several processes: what each puts by, who waits for whom, and what is told."""
+
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench import UsageError
+from bench.cache import Cache
+from bench.cells import Cell
+from bench.cli import main
+from bench.registry import Registry
+from bench.stages import StartWorkshop, Workshop
+from bench.suites import load_suite
+from methods.elude import ELUDe
+
+SUITE = Path(__file__).parent / "four.toml"
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """A report that nobody reads."""
+
+
+def cells() -> dict[str, Cell]:
+    return {cell.name: cell for cell in load_suite(str(SUITE), Registry(())).cells}
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with the backbone and the activations."""
+    root = tmp_path_factory.mktemp("cache")
+    cell = cells()["shapes/elude/t42/i42"]
+    workshop(root).source(cell.site, 42, frozenset({"outputs"}))
+    return root
+
+
+def workshop(root: Path, n_threads: int = 1) -> Workshop:
+    return StartWorkshop((), root, n_threads).workshop(silent, lambda text: None)
+
+
+def test_ranges_of_units_add_up_to_the_decomposition(warm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = cells()["shapes/elude/t42/i42"]
+    assert workshop(warm).find_units(cell, range(20, 32))
+    assert workshop(warm, n_threads=2).find_units(cell, range(20))
+    (kept,) = (warm / "unfinished" / "decompositions").iterdir()
+    assert len(list(kept.glob("unit *.safetensors"))) == 32
+    with monkeypatch.context() as patch:
+        patch.setattr(ELUDe, "found_in", lambda *_: pytest.fail("a unit that was put by was looked at again"))
+        found = workshop(warm).decomposition(cell)
+    assert not kept.exists()
+    source = workshop(warm).source(cell.site, 42, ELUDe.reads)
+    assert torch.equal(cell.method.built.decompose(source, seed=42).tensors["owns"], found.tensors["owns"])
+    assert not workshop(warm).find_units(cell, range(20))
+
+
+def test_what_cannot_be_shared_is_named(
+    warm: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UsageError, match="CELL: shapes/topk_sae/t42/i42 is of 'topk_sae', which does not work unit by"):
+        workshop(warm).find_units(cells()["shapes/topk_sae/t42/i42"], range(3))
+    for units in (range(3, 40), range(5, 5)):
+        with pytest.raises(UsageError, match=f"--units: got {units.start}:{units.stop}; expected a range within 0:32"):
+            workshop(warm).find_units(cells()["shapes/elude/t42/i42"], units)
+    for words, message in (
+        (["shapes/elude/t42/i42", "--units", "0-3"], "--units: got '0-3'; expected FROM:TO"),
+        (
+            ["shapes/eluded/t42/i42", "--units", "0:3"],
+            "CELL: got 'shapes/eluded/t42/i42'; did you mean 'shapes/elude/t42/i42'?",
+        ),
+    ):
+        monkeypatch.setattr("sys.argv", ["eludebench", "decompose", str(SUITE), *words, "--cache", str(warm)])
+        with pytest.raises(SystemExit) as done:
+            main()
+        assert done.value.code == 2
+        assert message in capsys.readouterr().err
+
+
+def test_whoever_finishes_waits_for_those_who_share(tmp_path: Path) -> None:
+    said: list[str] = []
+    cache, key, order = Cache(tmp_path, said.append), {"what": "work"}, []
+
+    def finish() -> None:
+        with cache.unfinished("stage", key) as folder:
+            assert folder is not None
+            order.append(sorted(path.name for path in folder.glob("part *")))
+
+    with cache.unfinished("stage", key, is_shared=True) as one, cache.unfinished("stage", key, is_shared=True) as two:
+        assert one is not None
+        assert two == one
+        last = threading.Thread(target=finish)
+        last.start()
+        while not said:
+            last.join(0.01)
+        (one / "part 1").touch()
+        (two / "part 2").touch()
+    last.join()
+    assert order == [["part 1", "part 2"]]
+    assert "another process is at this very work; waiting for it" in said[0]
+    assert not one.exists()
+
+
+def test_whoever_waited_in_vain_is_told_that_nothing_is_left_to_do(tmp_path: Path) -> None:
+    said: list[str] = []
+    cache, key, seen = Cache(tmp_path, said.append), {"what": "work"}, []
+
+    def second() -> None:
+        with cache.unfinished("stage", key) as folder:
+            seen.append(folder)
+
+    with cache.unfinished("stage", key) as folder:
+        assert folder is not None
+        late = threading.Thread(target=second)
+        late.start()
+        while not said:
+            late.join(0.01)
+        cache.get("stage", key, lambda into: (into / "result").touch())
+    late.join()
+    assert seen == [None]
+
+
+def test_an_error_leaves_what_was_kept_for_the_next(tmp_path: Path) -> None:
+    cache, key = Cache(tmp_path, print), {"what": "work"}
+
+    def fails() -> None:
+        with cache.unfinished("stage", key) as folder:
+            assert folder is not None
+            (folder / "part").touch()
+            raise FileNotFoundError
+
+    with pytest.raises(FileNotFoundError):
+        fails()
+    with cache.unfinished("stage", key) as folder:
+        assert folder is not None
+        assert (folder / "part").exists()
