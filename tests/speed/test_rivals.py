@@ -1,7 +1,7 @@
 """Exact clustering beside the others, each in a process of its own, one after the other in the same rounds.
 
-`extra_info` has, per rival, the smallest seconds, the bytes held at the peak, and how many times ours they are. An exact
-rival is left out where it would take minutes; fast_hdbscan is approximate in more than 30 dimensions.
+`extra_info` has, per rival, the smallest seconds, the bytes held at the peak, and how many times ours that is. An
+exact rival is left out where it would take minutes; fast_hdbscan is approximate in more than 30 dimensions.
 """
 
 import json
