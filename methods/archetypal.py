@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from methods.autoencoder import Initial, Start, Tensors
+from methods.autoencoder import Initial, Start
+from methods.coding import Tensors
 from methods.protocol import ActivationSource, Decomposition, Properties
 from methods.sae import LibraryAutoencoder, TopKSAE, linear_of, overcomplete_sae
 

@@ -6,19 +6,18 @@ centred and divided by one scalar before the encoder and put back behind the dec
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional
 
-from methods.protocol import Activations, ActivationSource, Codes, Decomposition, Properties
+from methods.coding import LinearCoding, Tensors
+from methods.protocol import Activations, ActivationSource, Decomposition, Properties
 from methods.training import Training, centre_and_scale, device_for_training, largest_stack, train
 
-Tensors = Mapping[str, Tensor]
 KeptBy = Literal["relu", "topk", "threshold"]
 Initial = tuple[dict[str, Tensor], dict[str, Tensor]]
 """Parameters and buffers of one configuration before training."""
@@ -58,7 +57,7 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Autoencoder:
+class Autoencoder(LinearCoding):
     """The options that every learned baseline has, and its verbs.
 
     Attributes:
@@ -204,27 +203,6 @@ class Autoencoder:
         """What is kept of one trained configuration."""
         return {name: parameters[name].detach().clone() for name in ("encoder_weight", "encoder_bias", "dictionary")}
 
-    def activate(self, pre_codes: Codes, state: Tensors) -> Codes:
-        """The codes that stay."""
-        return functional.relu(pre_codes)
-
-    def encode(self, decomposition: Decomposition, activations: Activations) -> Codes:
-        """The codes of these tokens, in the dtype and on the device of the outputs."""
-        state = state_like(decomposition, activations.outputs)
-        x = (activations.outputs - state["mean"]) / state["scale"]
-        return self.activate(functional.linear(x, state["encoder_weight"], state["encoder_bias"]), state)
-
-    def decode(self, decomposition: Decomposition, codes: Codes) -> Float[Tensor, "tokens units"]:
-        """The codes' combination of dictionary rows, scaled and moved back."""
-        state = state_like(decomposition, codes)
-        return (codes @ state["dictionary"]) * state["scale"] + state["mean"]
-
-    def dictionary(
-        self, decomposition: Decomposition, weight: Float[Tensor, "units d_in"]
-    ) -> Float[Tensor, "atoms units"]:
-        """The decoder's rows."""
-        return decomposition.tensors["dictionary"]
-
 
 class AutoencoderStack:
     """Variants of one family, trained side by side (a `methods.training.Stack`)."""
@@ -269,11 +247,6 @@ class AutoencoderStack:
         buffers = {name: tensor[place] for name, tensor in self.buffers.items()}
         scaling = {"mean": self.mean, "scale": self.scale.reshape(1)}
         return {**scaling, **self.family.frozen(parameters, buffers)}
-
-
-def state_like(decomposition: Decomposition, x: Tensor) -> dict[str, Tensor]:
-    """The decomposition's tensors in the dtype and on the device of x."""
-    return {name: tensor.to(x) for name, tensor in decomposition.tensors.items()}
 
 
 def pre_codes_of(parameters: Tensors, x: Float[Tensor, "tokens width"]) -> Float[Tensor, "stack tokens atoms"]:

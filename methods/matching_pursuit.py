@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from methods.autoencoder import Initial, Start, Tensors, Terms, mean_square, state_like
+from methods.autoencoder import Initial, Start, Terms, mean_square
+from methods.coding import Tensors, state_like
 from methods.protocol import Activations, Codes, Decomposition
 from methods.sae import LibraryAutoencoder, overcomplete_sae
 from methods.sparse import Pursue

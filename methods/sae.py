@@ -22,12 +22,12 @@ from methods.autoencoder import (
     Initial,
     KeptBy,
     Start,
-    Tensors,
     Terms,
     dormant_mean,
     mean_square,
     pre_codes_of,
 )
+from methods.coding import Tensors, at_least, k_largest
 from methods.protocol import Activations, Codes, Decomposition
 from methods.sparse import Combine, Encode, Jump, Pairs, pairs_of_indices, pairs_of_mask
 
@@ -179,9 +179,7 @@ class TopKSAE(LibraryAutoencoder):
 
     def activate(self, pre_codes: Codes, state: Tensors) -> Codes:
         """The k largest rectified pre-codes of each token, zero elsewhere."""
-        codes = functional.relu(pre_codes)
-        top = torch.topk(codes, self.active(codes.shape[-1]), dim=-1)
-        return torch.zeros_like(codes).scatter(-1, top.indices, top.values)
+        return k_largest(pre_codes, self.active(pre_codes.shape[-1]))
 
 
 @dataclass(frozen=True)
@@ -228,8 +226,7 @@ class BatchTopKSAE(TopKSAE):
 
     def activate(self, pre_codes: Codes, state: Tensors) -> Codes:
         """The rectified pre-codes that reach the running threshold."""
-        codes = functional.relu(pre_codes)
-        return codes * (codes >= state["threshold"])
+        return at_least(pre_codes, state["threshold"])
 
 
 @dataclass(frozen=True)
@@ -285,5 +282,4 @@ class JumpReLUSAE(LibraryAutoencoder):
 
     def activate(self, pre_codes: Codes, state: Tensors) -> Codes:
         """The rectified pre-codes that reach their atom's threshold."""
-        codes = functional.relu(pre_codes)
-        return codes * (codes >= state["threshold"])
+        return at_least(pre_codes, state["threshold"])

@@ -11,13 +11,12 @@ from methods.autoencoder import (
     Initial,
     KeptBy,
     Start,
-    Tensors,
     Terms,
     dormant_mean,
     mean_square,
     pre_codes_of,
-    state_like,
 )
+from methods.coding import Tensors, state_like
 from methods.protocol import Activations, ActivationSource, Codes, Decomposition
 from methods.sae import VanillaSAE, drawing, linear_of
 from methods.training import centre_and_scale

@@ -15,7 +15,8 @@ from torch.nn import functional
 from bench.activations import TensorSource
 from bench.planted import planted
 from methods.archetypal import ArchetypalSAE
-from methods.autoencoder import Autoencoder, Start, dormant_mean, state_like
+from methods.autoencoder import Autoencoder, Start, dormant_mean
+from methods.coding import state_like
 from methods.matching_pursuit import MatchingPursuitSAE
 from methods.matryoshka import MatryoshkaSAE
 from methods.protocol import Activations, Decomposition
