@@ -6,6 +6,7 @@ centred and divided by one scalar before the encoder and put back behind the dec
 
 import dataclasses
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -57,7 +58,7 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Autoencoder(LinearCoding):
+class Autoencoder(LinearCoding, ABC):
     """The options that every learned baseline has, and its verbs.
 
     Attributes:
@@ -186,18 +187,18 @@ class Autoencoder(LinearCoding):
             raise ValueError(f"k: got {k}; expected fewer than the {n_atoms} atoms; lower it or raise expansion_factor")
         return n_atoms
 
+    @abstractmethod
     def initial(self, start: Start) -> Initial:
         """Parameters and buffers before training."""
-        raise NotImplementedError
 
     def project(self, parameters: Tensors) -> None:
         """Bring the rows of the stacked dictionary back to unit norm."""
         rows = parameters["dictionary"].data
         rows /= torch.linalg.vector_norm(rows, dim=-1, keepdim=True) + 1e-8
 
+    @abstractmethod
     def terms(self, parameters: Tensors, buffers: Tensors, x: Tensor, batch: Activations, training: Start) -> Terms:
         """The loss's terms on a batch of scaled outputs x (tokens x units), per configuration."""
-        raise NotImplementedError
 
     def frozen(self, parameters: Tensors, buffers: Tensors) -> dict[str, Tensor]:
         """What is kept of one trained configuration."""

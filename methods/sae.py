@@ -6,6 +6,7 @@ goes the other way. Its import is slow and, beside matplotlib 3.9 or later, fail
 put back first; both stay in this file.
 """
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -59,9 +60,9 @@ def drawing(seed: int) -> Iterator[None]:
 class LibraryAutoencoder(Autoencoder):
     """A family whose model the library has."""
 
+    @abstractmethod
     def model(self, width: int, n_atoms: int) -> nn.Module:
         """The library's model of this shape, with weights drawn from the global generator."""
-        raise NotImplementedError
 
     def drawn(self, start: Start, width: int) -> nn.Module:
         """The library's model with weights drawn from the seed."""
