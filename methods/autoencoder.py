@@ -197,7 +197,7 @@ class Autoencoder(LinearCoding, ABC):
         rows /= torch.linalg.vector_norm(rows, dim=-1, keepdim=True) + 1e-8
 
     @abstractmethod
-    def terms(self, parameters: Tensors, buffers: Tensors, x: Tensor, batch: Activations, training: Start) -> Terms:
+    def terms(self, parameters: Tensors, buffers: Tensors, x: Tensor, batch: Activations) -> Terms:
         """The loss's terms on a batch of scaled outputs x (tokens x units), per configuration."""
 
     def frozen(self, parameters: Tensors, buffers: Tensors) -> dict[str, Tensor]:
@@ -210,7 +210,6 @@ class AutoencoderStack:
 
     def __init__(self, variants: Sequence[Autoencoder], start: Start, initial: Initial) -> None:
         self.family = variants[0]
-        self.start = start
         device = device_for_training()
         parameters, buffers = initial
 
@@ -239,7 +238,7 @@ class AutoencoderStack:
             outputs=batch.outputs.to(device, torch.float32),
         )
         x = (moved.outputs - self.mean) / self.scale
-        terms = self.family.terms(self.parameters, self.buffers, x, moved, self.start)
+        terms = self.family.terms(self.parameters, self.buffers, x, moved)
         return terms.error + self.penalty_weight * terms.penalty - self.dead_weight * terms.dormant
 
     def state(self, place: int) -> dict[str, Tensor]:

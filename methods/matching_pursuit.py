@@ -42,7 +42,7 @@ class MatchingPursuitSAE(LibraryAutoencoder):
         model: Any = self.drawn(start, len(start.mean))
         return {"dictionary": model.dictionary._weights}, {}
 
-    def terms(self, parameters: Tensors, buffers: Tensors, x: Tensor, batch: Activations, training: Start) -> Terms:
+    def terms(self, parameters: Tensors, buffers: Tensors, x: Tensor, batch: Activations) -> Terms:
         """The residual after k steps."""
         dictionary = parameters["dictionary"]
         residual, _, atoms = Pursue.apply(dictionary, x, self.k)

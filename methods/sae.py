@@ -118,7 +118,7 @@ class VanillaSAE(LibraryAutoencoder):
         """The library's plain autoencoder."""
         return overcomplete_sae().SAE(width, nb_concepts=n_atoms)  # type: ignore[no-any-return]
 
-    def terms(self, parameters: Tensors, buffers: Tensors, x: Tensor, batch: Activations, training: Start) -> Terms:
+    def terms(self, parameters: Tensors, buffers: Tensors, x: Tensor, batch: Activations) -> Terms:
         """Dense: before the penalty has worked, most atoms are active."""
         pre_codes = pre_codes_of(parameters, x)
         codes = functional.relu(pre_codes)
@@ -148,7 +148,7 @@ class TopKSAE(LibraryAutoencoder):
         """The library's TopK autoencoder."""
         return overcomplete_sae().TopKSAE(width, nb_concepts=n_atoms, top_k=self.k)  # type: ignore[no-any-return]
 
-    def terms(self, parameters: Tensors, buffers: Tensors, x: Tensor, batch: Activations, training: Start) -> Terms:
+    def terms(self, parameters: Tensors, buffers: Tensors, x: Tensor, batch: Activations) -> Terms:
         """Only the k chosen atoms of each token are computed with."""
         weight, bias = parameters["encoder_weight"], parameters["encoder_bias"]
         with torch.no_grad():
@@ -261,7 +261,7 @@ class JumpReLUSAE(LibraryAutoencoder):
         parameters, buffers = super().initial(start)
         return {**parameters, "log_threshold": torch.full((start.n_atoms,), -3.0)}, buffers
 
-    def terms(self, parameters: Tensors, buffers: Tensors, x: Tensor, batch: Activations, training: Start) -> Terms:
+    def terms(self, parameters: Tensors, buffers: Tensors, x: Tensor, batch: Activations) -> Terms:
         """Dense: the pseudo-gradient reaches atoms that are not active."""
         overcomplete_sae()
         from overcomplete.sae.kernels import silverman_kernel

@@ -50,7 +50,7 @@ class Transcoder(Autoencoder):
         parameters = {"encoder_weight": linear.weight, "encoder_bias": linear.bias, "dictionary": dictionary}
         return {**parameters, "output_bias": torch.zeros_like(start.mean)}, {"input_scale": scale}
 
-    def terms(self, parameters: Tensors, buffers: Tensors, x: Tensor, batch: Activations, training: Start) -> Terms:
+    def terms(self, parameters: Tensors, buffers: Tensors, x: Tensor, batch: Activations) -> Terms:
         """The error is that of the outputs x."""
         pre_codes = pre_codes_of(parameters, batch.needed_inputs() / buffers["input_scale"][0])
         codes = functional.relu(pre_codes)
