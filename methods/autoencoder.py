@@ -91,12 +91,14 @@ class Autoencoder(LinearCoding, ABC):
     """What keeps a code, for export to other projects; None where they have no name for it."""
     penalty_option: ClassVar[str | None] = None
     """Name of the option that weighs the penalty; None for families without one."""
+    positive_options: ClassVar[tuple[str, ...]] = ("expansion_factor", "epochs", "batch_size", "learning_rate")
+    """Names of the options that must be above zero."""
 
     def __post_init__(self) -> None:
         for name, allowed in (("schedule", ("constant", "cosine")), ("precision", ("fp32", "bf16"))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}: got {getattr(self, name)!r}; expected {' or '.join(allowed)}; choose one")
-        for name in ("expansion_factor", "epochs", "batch_size", "learning_rate"):
+        for name in self.positive_options:
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name}: got {getattr(self, name)}; expected a positive number; raise it")
         for name in ("dead_weight", "clip_norm", *([self.penalty_option] if self.penalty_option else [])):

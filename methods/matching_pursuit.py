@@ -27,11 +27,7 @@ class MatchingPursuitSAE(LibraryAutoencoder):
     k: int = 20
 
     codes_are_nonnegative: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.k < 1:
-            raise ValueError(f"k: got {self.k}; expected a positive number; raise it")
+    positive_options: ClassVar[tuple[str, ...]] = (*LibraryAutoencoder.positive_options, "k")
 
     def model(self, width: int, n_atoms: int) -> nn.Module:
         """The library's matching pursuit autoencoder."""

@@ -138,11 +138,7 @@ class TopKSAE(LibraryAutoencoder):
     k: int = 20
 
     activation: ClassVar[KeptBy | None] = "topk"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.k < 1:
-            raise ValueError(f"k: got {self.k}; expected a positive number; raise it")
+    positive_options: ClassVar[tuple[str, ...]] = (*Autoencoder.positive_options, "k")
 
     def model(self, width: int, n_atoms: int) -> nn.Module:
         """The library's TopK autoencoder."""
@@ -246,11 +242,7 @@ class JumpReLUSAE(LibraryAutoencoder):
 
     activation: ClassVar[KeptBy | None] = "threshold"
     penalty_option: ClassVar[str | None] = "sparsity_weight"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.bandwidth <= 0:
-            raise ValueError(f"bandwidth: got {self.bandwidth}; expected a positive number; raise it")
+    positive_options: ClassVar[tuple[str, ...]] = (*Autoencoder.positive_options, "bandwidth")
 
     def model(self, width: int, n_atoms: int) -> nn.Module:
         """The library's JumpReLU autoencoder."""
