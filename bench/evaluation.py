@@ -193,9 +193,10 @@ class Batch:
     @cached_property
     def codes(self) -> Float[Tensor, "images tokens atoms"]:
         """Value of every atom for every token."""
-        if "images" in self.subject.method.reads:  # such a method sums over an image, and registers are no part of it
-            return self.encoded(self.studied(self.reading.inputs), self.outputs)
-        return self.studied(self.all_codes)
+        if "images" not in self.subject.method.reads or len(self.kept) == self.reading.outputs.shape[1]:
+            return self.studied(self.all_codes)
+        # Such a method sums over an image, and registers are no part of it.
+        return self.encoded(self.studied(self.reading.inputs), self.outputs)
 
     @property
     def reconstruction(self) -> Float[Tensor, "images tokens units"]:
