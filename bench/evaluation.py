@@ -177,7 +177,8 @@ class Batch:
         """What the method makes of these."""
         subject = self.subject
         codes = subject.method.encode(subject.decomposition, subject.activations(inputs, outputs))
-        return by_image("encode", codes, outputs, subject.decomposition.n_atoms)
+        codes = by_image("encode", codes, outputs, subject.decomposition.n_atoms)
+        return finite(subject.method, "codes", codes, outputs)
 
     @cached_property
     def all_reconstruction(self) -> Float[Tensor, "images positions units"]:
@@ -186,14 +187,16 @@ class Batch:
         if not isinstance(method, Explicit):
             raise UsageError(f"decode: {type(method).__name__} has none; expected one; its units are virtual")
         outputs = method.decode(self.subject.decomposition, self.all_codes.flatten(0, 1).clone())
-        return by_image("decode", outputs, self.reading.outputs, self.subject.site.units)
+        outputs = by_image("decode", outputs, self.reading.outputs, self.subject.site.units)
+        return finite(method, "outputs", outputs, self.reading.outputs)
 
     @cached_property
     def codes(self) -> Float[Tensor, "images tokens atoms"]:
         """Value of every atom for every token."""
-        if "images" in self.subject.method.reads:  # such a method sums over an image, and registers are no part of it
-            return self.encoded(self.studied(self.reading.inputs), self.outputs)
-        return self.studied(self.all_codes)
+        if "images" not in self.subject.method.reads or len(self.kept) == self.reading.outputs.shape[1]:
+            return self.studied(self.all_codes)
+        # Such a method sums over an image, and registers are no part of it.
+        return self.encoded(self.studied(self.reading.inputs), self.outputs)
 
     @property
     def reconstruction(self) -> Float[Tensor, "images tokens units"]:
@@ -222,6 +225,22 @@ def by_image(verb: str, values: Tensor, outputs: Float[Tensor, "images positions
             f"{verb}: got shape {tuple(values.shape)}; expected {(images * positions, width)}; see check-method"
         )
     return values.reshape(images, positions, width)
+
+
+def finite(method: Method, what: str, values: Tensor, outputs: Float[Tensor, "images positions units"]) -> Tensor:
+    """What a method gave for images, as it is.
+
+    Raises:
+        UsageError: It is not finite for an image for which the site's own outputs are.
+    """
+    is_bad, site_is_bad = (~part.isfinite().flatten(1).all(dim=1) for part in (values, outputs))
+    n = int((is_bad & ~site_is_bad).sum())
+    if n:
+        raise UsageError(
+            f"method: {type(method).__name__} gave {what} that are not finite, for {n} of {len(values)} images of a "
+            "batch, where the site's own outputs are; expected numbers; change its options, or see check-method"
+        )
+    return values
 
 
 def stream(subject: Subject, split: Split, report: Report, what: str) -> Iterator[Batch]:

@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from bench.lanes import Failure, Task
+from bench.stages import Skipped
+from bench.sweeps import without_choice
 
 LINE_EVERY_SECONDS = 30.0
 
@@ -76,5 +78,14 @@ class Display:
             self.bars.update(self.whole, completed=self.n_finished)
             if task.id in self.rows:
                 self.bars.remove_task(self.rows.pop(task.id))
-        failed = f"failed: {outcome.reason}" if isinstance(outcome, Failure) else "done"
-        self.said(f"{self.n_finished}/{self.n_tasks} {task.name} {failed}")
+        self.said(f"{self.n_finished}/{self.n_tasks} {task.name} {ending(outcome)}")
+
+
+def ending(outcome: Any) -> str:
+    """How a task ended; with the reason where it failed or was skipped, or where all variants of its sweep failed."""
+    if isinstance(outcome, Skipped):
+        return f"skipped: {outcome.reason}"
+    failed = without_choice(outcome) if isinstance(outcome, list) else None
+    if isinstance(outcome, Failure):
+        failed = outcome.reason
+    return "done" if failed is None else f"failed: {failed}"

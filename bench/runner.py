@@ -179,7 +179,7 @@ class Recorder:
                 outcome = Failure(one_line(error), traceback.format_exc())
                 rows = self.records(task.payload[1], outcome)
             self.ledger.append_cell(rows)
-        elif task.payload[0] == "sweep":
+        elif task.payload[0] == "sweep" and not isinstance(outcome, Skipped):
             for group in self.sweep_records(task.payload[1], outcome):
                 if group[0].cell not in self.complete:
                     self.ledger.append_cell(group)
@@ -210,7 +210,7 @@ class Recorder:
         groups = []
         n = len(cell.method.variants)
         trials: Sequence[Trial | Failure] = [outcome] * n if isinstance(outcome, Failure) else outcome
-        for identity, variant, trial in zip(trial_ids(cell), cell.method.variants, trials, strict=False):
+        for identity, variant, trial in zip(trial_ids(cell), cell.method.variants, trials, strict=True):
             shared = self.shared(variant_cell(cell, variant), identity) | {"notes": {"sweep": sweep_id(cell)}}
             if isinstance(trial, Failure) or trial.reason is not None:
                 trace = trial.traceback if isinstance(trial, Failure) else None

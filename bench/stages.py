@@ -52,7 +52,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A cell whose method cannot be applied at its site: no failure, and nothing to be tried again.
+    """A cell or a sweep whose method cannot be applied at its site: no failure, and nothing to be tried again.
 
     Attributes:
         reason: What is missing there.
@@ -217,11 +217,8 @@ class Workshop:
             return f"needs labels, and data set {cell.site.dataset.entry.name!r} has none"
         return self.lacking(cell.leader) if cell.leader else None
 
-    def measure(self, cell: Cell) -> Measurement | Skipped:
+    def measure(self, cell: Cell) -> Measurement:
         """All values of one cell."""
-        lacking = self.lacking(cell)
-        if lacking:
-            return Skipped(lacking)
         forget_peak()
         start = time.perf_counter()
         cell = self.settled(cell)
@@ -255,13 +252,14 @@ class Workshop:
         kind, subject, token_seed = payload
         if kind == "backbone":
             self.backbone(subject)
-        elif kind == "activations":
+            return None
+        if kind == "activations":
             self.source(subject, token_seed, frozenset({"outputs"}))
-        elif kind == "sweep":
-            return [] if self.lacking(subject) else sweeps.trials_of(self, subject)
-        else:
-            return self.measure(subject)
-        return None
+            return None
+        lacking = self.lacking(subject)
+        if lacking:
+            return Skipped(lacking)
+        return sweeps.trials_of(self, subject) if kind == "sweep" else self.measure(subject)
 
 
 @dataclass(frozen=True)

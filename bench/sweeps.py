@@ -152,10 +152,17 @@ def chosen_of(workshop: "Workshop", cell: Cell) -> Component:
         UsageError: Every variant diverged.
     """
     trials = trials_of(workshop, cell)
-    chosen = next((index for index, trial in enumerate(trials) if trial.is_chosen), None)
-    if chosen is None:
-        raise UsageError(f"sweep: none of {len(trials)} variants found anything; the first: {trials[0].reason}")
-    return cell.method.variants[chosen]
+    reason = without_choice(trials)
+    if reason is not None:
+        raise UsageError(f"sweep: {reason}")
+    return next(variant for variant, trial in zip(cell.method.variants, trials, strict=True) if trial.is_chosen)
+
+
+def without_choice(trials: Sequence[Trial]) -> str | None:
+    """Why eq. 9 chose none of the variants; None where it chose one."""
+    if any(trial.is_chosen for trial in trials):
+        return None
+    return f"none of {len(trials)} variants found anything; the first: {trials[0].reason}"
 
 
 def decomposed(workshop: "Workshop", cells: Sequence[Cell], keeps: Path | None) -> dict[int, str]:

@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from methods.autoencoder import Initial, Start, Tensors
+from methods.autoencoder import Autoencoder, Initial, Start
+from methods.coding import Tensors
 from methods.protocol import ActivationSource, Decomposition, Properties
-from methods.sae import LibraryAutoencoder, TopKSAE, linear_of, overcomplete_sae
+from methods.sae import TopKSAE, linear_of, overcomplete_sae
 
 LARGEST_SAMPLE = 200_000
 """Tokens that k-means looks at, at most."""
@@ -42,9 +43,10 @@ class ArchetypalSAE(TopKSAE):
     properties: ClassVar[Properties] = Properties(
         stable=True, training_free=False, explicit=True, lossless=False, unsupervised=True
     )
+    positive_options: ClassVar[tuple[str, ...]] = Autoencoder.positive_options  # k may be 0
 
     def __post_init__(self) -> None:
-        LibraryAutoencoder.__post_init__(self)
+        super().__post_init__()
         if self.k < 0:
             raise ValueError(f"k: got {self.k}; expected 0 (active_share) or more; raise it")
         if not 0 < self.active_share < 1:

@@ -6,19 +6,19 @@ centred and divided by one scalar before the encoder and put back behind the dec
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional
 
-from methods.protocol import Activations, ActivationSource, Codes, Decomposition, Properties
+from methods.coding import LinearCoding, Tensors
+from methods.protocol import Activations, ActivationSource, Decomposition, Properties
 from methods.training import Training, centre_and_scale, device_for_training, largest_stack, train
 
-Tensors = Mapping[str, Tensor]
 KeptBy = Literal["relu", "topk", "threshold"]
 Initial = tuple[dict[str, Tensor], dict[str, Tensor]]
 """Parameters and buffers of one configuration before training."""
@@ -58,7 +58,7 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Autoencoder:
+class Autoencoder(LinearCoding, ABC):
     """The options that every learned baseline has, and its verbs.
 
     Attributes:
@@ -91,12 +91,14 @@ class Autoencoder:
     """What keeps a code, for export to other projects; None where they have no name for it."""
     penalty_option: ClassVar[str | None] = None
     """Name of the option that weighs the penalty; None for families without one."""
+    positive_options: ClassVar[tuple[str, ...]] = ("expansion_factor", "epochs", "batch_size", "learning_rate")
+    """Names of the options that must be above zero."""
 
     def __post_init__(self) -> None:
         for name, allowed in (("schedule", ("constant", "cosine")), ("precision", ("fp32", "bf16"))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}: got {getattr(self, name)!r}; expected {' or '.join(allowed)}; choose one")
-        for name in ("expansion_factor", "epochs", "batch_size", "learning_rate"):
+        for name in self.positive_options:
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name}: got {getattr(self, name)}; expected a positive number; raise it")
         for name in ("dead_weight", "clip_norm", *([self.penalty_option] if self.penalty_option else [])):
@@ -187,43 +189,22 @@ class Autoencoder:
             raise ValueError(f"k: got {k}; expected fewer than the {n_atoms} atoms; lower it or raise expansion_factor")
         return n_atoms
 
+    @abstractmethod
     def initial(self, start: Start) -> Initial:
         """Parameters and buffers before training."""
-        raise NotImplementedError
 
     def project(self, parameters: Tensors) -> None:
         """Bring the rows of the stacked dictionary back to unit norm."""
         rows = parameters["dictionary"].data
         rows /= torch.linalg.vector_norm(rows, dim=-1, keepdim=True) + 1e-8
 
-    def terms(self, parameters: Tensors, buffers: Tensors, x: Tensor, batch: Activations, training: Start) -> Terms:
+    @abstractmethod
+    def terms(self, parameters: Tensors, buffers: Tensors, x: Tensor, batch: Activations) -> Terms:
         """The loss's terms on a batch of scaled outputs x (tokens x units), per configuration."""
-        raise NotImplementedError
 
     def frozen(self, parameters: Tensors, buffers: Tensors) -> dict[str, Tensor]:
         """What is kept of one trained configuration."""
         return {name: parameters[name].detach().clone() for name in ("encoder_weight", "encoder_bias", "dictionary")}
-
-    def activate(self, pre_codes: Codes, state: Tensors) -> Codes:
-        """The codes that stay."""
-        return functional.relu(pre_codes)
-
-    def encode(self, decomposition: Decomposition, activations: Activations) -> Codes:
-        """The codes of these tokens, in the dtype and on the device of the outputs."""
-        state = state_like(decomposition, activations.outputs)
-        x = (activations.outputs - state["mean"]) / state["scale"]
-        return self.activate(functional.linear(x, state["encoder_weight"], state["encoder_bias"]), state)
-
-    def decode(self, decomposition: Decomposition, codes: Codes) -> Float[Tensor, "tokens units"]:
-        """The codes' combination of dictionary rows, scaled and moved back."""
-        state = state_like(decomposition, codes)
-        return (codes @ state["dictionary"]) * state["scale"] + state["mean"]
-
-    def dictionary(
-        self, decomposition: Decomposition, weight: Float[Tensor, "units d_in"]
-    ) -> Float[Tensor, "atoms units"]:
-        """The decoder's rows."""
-        return decomposition.tensors["dictionary"]
 
 
 class AutoencoderStack:
@@ -231,7 +212,6 @@ class AutoencoderStack:
 
     def __init__(self, variants: Sequence[Autoencoder], start: Start, initial: Initial) -> None:
         self.family = variants[0]
-        self.start = start
         device = device_for_training()
         parameters, buffers = initial
 
@@ -260,7 +240,7 @@ class AutoencoderStack:
             outputs=batch.outputs.to(device, torch.float32),
         )
         x = (moved.outputs - self.mean) / self.scale
-        terms = self.family.terms(self.parameters, self.buffers, x, moved, self.start)
+        terms = self.family.terms(self.parameters, self.buffers, x, moved)
         return terms.error + self.penalty_weight * terms.penalty - self.dead_weight * terms.dormant
 
     def state(self, place: int) -> dict[str, Tensor]:
@@ -269,11 +249,6 @@ class AutoencoderStack:
         buffers = {name: tensor[place] for name, tensor in self.buffers.items()}
         scaling = {"mean": self.mean, "scale": self.scale.reshape(1)}
         return {**scaling, **self.family.frozen(parameters, buffers)}
-
-
-def state_like(decomposition: Decomposition, x: Tensor) -> dict[str, Tensor]:
-    """The decomposition's tensors in the dtype and on the device of x."""
-    return {name: tensor.to(x) for name, tensor in decomposition.tensors.items()}
 
 
 def pre_codes_of(parameters: Tensors, x: Float[Tensor, "tokens width"]) -> Float[Tensor, "stack tokens atoms"]:

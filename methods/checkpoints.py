@@ -12,13 +12,10 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
-from torch.nn import functional
 
 from methods import formats, saelens
-from methods.autoencoder import state_like
-from methods.protocol import Activations, ActivationSource, Codes, Decomposition, Properties
+from methods.coding import LinearCoding, Tensors, at_least, k_largest
+from methods.protocol import ActivationSource, Codes, Decomposition, Properties
 
 SAMPLE_TOKENS = 16_384
 """How many tokens, evenly spread, say whether a checkpoint belongs to a site."""
@@ -33,7 +30,7 @@ FORMATS: Mapping[str, tuple[str, Callable[[Path], Decomposition]]] = {
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(LinearCoding):
     """A sparse autoencoder from a folder.
 
     Decomposing takes no gradient step and draws nothing, so the same folder gives the same atoms whatever the seed:
@@ -108,32 +105,15 @@ class Checkpoint:
         # What rounding leaves of a constant is no variation.
         return (None if variation <= 1e-28 * size else 1 - error / variation), n_tokens
 
-    def encode(self, decomposition: Decomposition, activations: Activations) -> Codes:
-        """The codes of these tokens, in the dtype and on the device of the outputs, whatever the file's were."""
-        state = state_like(decomposition, activations.outputs)
-        x = (activations.outputs - state["mean"]) / state["scale"]
-        codes = functional.relu(functional.linear(x, state["encoder_weight"], state["encoder_bias"]))
+    def activate(self, pre_codes: Codes, state: Tensors) -> Codes:
+        """The codes that stay, as told by which tensor is there (`methods.formats`)."""
         if "threshold" in state:
-            return codes * (codes >= state["threshold"])
+            return at_least(pre_codes, state["threshold"])
         if "k" in state:
-            top = torch.topk(codes, int(decomposition.tensors["k"]), dim=-1)
-            return torch.zeros_like(codes).scatter(-1, top.indices, top.values)
+            return k_largest(pre_codes, int(state["k"]))
         if "groups" in state:
-            groups = codes.unflatten(-1, (int(decomposition.tensors["groups"]), -1))
-            largest = groups.max(dim=-1, keepdim=True)
-            return torch.zeros_like(groups).scatter(-1, largest.indices, largest.values).flatten(-2)
-        return codes
-
-    def decode(self, decomposition: Decomposition, codes: Codes) -> Float[Tensor, "tokens units"]:
-        """The codes' combination of dictionary rows, scaled and moved back."""
-        state = state_like(decomposition, codes)
-        return (codes @ state["dictionary"]) * state["scale"] + state["mean"]
-
-    def dictionary(
-        self, decomposition: Decomposition, weight: Float[Tensor, "units d_in"]
-    ) -> Float[Tensor, "atoms units"]:
-        """The decoder's rows."""
-        return decomposition.tensors["dictionary"]
+            return k_largest(pre_codes.unflatten(-1, (int(state["groups"]), -1)), 1).flatten(-2)
+        return super().activate(pre_codes, state)
 
 
 def content_of(folder: Path) -> str:

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from methods.groups import RHOS
 from methods.images import batches_of_images, images_of
-from methods.partition import DisentangledLinear, parents, summed_by_unit
-from methods.protocol import Activations, ActivationSource, Codes, Decomposition, Properties
+from methods.partition import DisentangledLinear, SplitUnits, parents, summed_by_unit
+from methods.protocol import ActivationSource, Codes, Decomposition, Properties
 
 CHUNK_TOKENS = 8192
 """Tokens whose parts are computed at once while rho is searched."""
@@ -58,7 +58,7 @@ class PolysemanticUnit:
 
 
 @dataclass(frozen=True)
-class DPCiCNN:
+class DPCiCNN(SplitUnits):
     """Splits each unit that two classes drive differently into one part per class and a residual (Hesse et al. 2025).
 
     Where several pairs of classes make a unit polysemantic, it is split by the one with the smallest cosine, among
@@ -160,11 +160,6 @@ class DPCiCNN:
         first, second = classes[[row, column]].tolist()
         return (first, second), relevance[[row, column]]
 
-    def encode(self, decomposition: Decomposition, activations: Activations) -> Codes:
-        """Activations of the parts; a residual's stands as it is and is taken off in `decode`."""
-        layer = self.layer(decomposition, activations.needed_weight(), activations.bias)
-        return layer.codes(activations.needed_inputs())
-
     def decode(self, decomposition: Decomposition, codes: Codes) -> Float[Tensor, "tokens units"]:
         """The units: both parts, less what they share."""
         unit_of_atom, signs = (values.to(codes.device) for values in (parents(decomposition), signs_of(decomposition)))
@@ -182,7 +177,7 @@ class DPCiCNN:
         weight: Float[Tensor, "units d_in"],
         bias: Float[Tensor, " units"] | None,
     ) -> DisentangledLinear:
-        """The layer that stands in the network in place of the site; each part has the unit's whole bias."""
+        """The layer of the parts, a residual taken off; each part has the unit's whole bias."""
         unit_of_atom = parents(decomposition).to(weight.device)
         biases = (weight.new_zeros(len(weight)) if bias is None else bias)[unit_of_atom]
         weights = self.dictionary(decomposition, weight)

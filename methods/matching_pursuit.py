@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from methods.autoencoder import Initial, Start, Tensors, Terms, mean_square, state_like
+from methods.autoencoder import Initial, Start, Terms, mean_square
+from methods.coding import Tensors, state_like
 from methods.protocol import Activations, Codes, Decomposition
 from methods.sae import LibraryAutoencoder, overcomplete_sae
 from methods.sparse import Pursue
@@ -26,11 +27,7 @@ class MatchingPursuitSAE(LibraryAutoencoder):
     k: int = 20
 
     codes_are_nonnegative: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.k < 1:
-            raise ValueError(f"k: got {self.k}; expected a positive number; raise it")
+    positive_options: ClassVar[tuple[str, ...]] = (*LibraryAutoencoder.positive_options, "k")
 
     def model(self, width: int, n_atoms: int) -> nn.Module:
         """The library's matching pursuit autoencoder."""
@@ -41,7 +38,7 @@ class MatchingPursuitSAE(LibraryAutoencoder):
         model: Any = self.drawn(start, len(start.mean))
         return {"dictionary": model.dictionary._weights}, {}
 
-    def terms(self, parameters: Tensors, buffers: Tensors, x: Tensor, batch: Activations, training: Start) -> Terms:
+    def terms(self, parameters: Tensors, buffers: Tensors, x: Tensor, batch: Activations) -> Terms:
         """The residual after k steps."""
         dictionary = parameters["dictionary"]
         residual, _, atoms = Pursue.apply(dictionary, x, self.k)

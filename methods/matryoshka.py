@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from methods.autoencoder import Tensors, mean_square
+from methods.autoencoder import mean_square
+from methods.coding import Tensors
 from methods.sae import BatchTopKSAE
 from methods.sparse import Combine, Pairs, pairs_of_mask
 

@@ -6,6 +6,7 @@ subunits' weights sum to the unit's. Weights are always rebuilt from the backbon
 a decomposition stores.
 """
 
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import torch
@@ -89,18 +90,31 @@ class DisentangledLinear(nn.Module):
         return summed_by_unit(self.codes(inputs), self.unit_of_atom, self.n_units, self.signs)
 
 
-class WeightPartition:
+class SplitUnits(ABC):
+    """The verb `encode` of every method that splits units: the codes are those of its layer."""
+
+    def encode(self, decomposition: Decomposition, activations: Activations) -> Codes:
+        """Activations of the parts of units, each as it stands, whether it adds to its unit or is taken off."""
+        layer = self.layer(decomposition, activations.needed_weight(), activations.bias)
+        return layer.codes(activations.needed_inputs())
+
+    @abstractmethod
+    def layer(
+        self,
+        decomposition: Decomposition,
+        weight: Float[Tensor, "units d_in"],
+        bias: Float[Tensor, " units"] | None,
+    ) -> DisentangledLinear:
+        """The layer that stands in the network in place of the site."""
+
+
+class WeightPartition(SplitUnits):
     """The verbs `encode`, `decode` and `layer` of every method whose decomposition is an assignment `owns`."""
 
     reads: ClassVar[frozenset[str]] = frozenset({"inputs", "outputs", "weight"})
     properties: ClassVar[Properties] = Properties(
         stable=True, training_free=True, explicit=True, lossless=True, unsupervised=True
     )
-
-    def encode(self, decomposition: Decomposition, activations: Activations) -> Codes:
-        """Activations of the subunits: rebuilt weights times inputs, plus bias share."""
-        layer = self.layer(decomposition, activations.needed_weight(), activations.bias)
-        return layer.codes(activations.needed_inputs())
 
     def decode(self, decomposition: Decomposition, codes: Codes) -> Float[Tensor, "tokens units"]:
         """The units: sums of subunits."""
@@ -118,7 +132,7 @@ class WeightPartition:
         weight: Float[Tensor, "units d_in"],
         bias: Float[Tensor, " units"] | None,
     ) -> DisentangledLinear:
-        """The layer that stands in the network in place of the site."""
+        """The layer of rebuilt weights and bias shares."""
         unit_of_atom = parents(decomposition)
         weights, biases = subunit_weights(decomposition.tensors["owns"], unit_of_atom, weight, bias)
         return DisentangledLinear(weights, biases, unit_of_atom, weight.shape[0])

@@ -173,7 +173,8 @@ class Decomposition:
 
 
 READABLE = frozenset({"inputs", "outputs", "weight", "images", "labels"})
-"""What a method can declare to read. A cell whose site or data set lacks it is skipped, with that as the reason."""
+"""What a method can declare to read. Every site has all of it but the labels, which are the data set's: where it has
+none, the cells of methods that read them are skipped, with that as the reason."""
 
 
 @runtime_checkable

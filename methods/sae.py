@@ -6,6 +6,7 @@ goes the other way. Its import is slow and, beside matplotlib 3.9 or later, fail
 put back first; both stay in this file.
 """
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,12 +23,12 @@ from methods.autoencoder import (
     Initial,
     KeptBy,
     Start,
-    Tensors,
     Terms,
     dormant_mean,
     mean_square,
     pre_codes_of,
 )
+from methods.coding import Tensors, at_least, k_largest
 from methods.protocol import Activations, Codes, Decomposition
 from methods.sparse import Combine, Encode, Jump, Pairs, pairs_of_indices, pairs_of_mask
 
@@ -59,9 +60,9 @@ def drawing(seed: int) -> Iterator[None]:
 class LibraryAutoencoder(Autoencoder):
     """A family whose model the library has."""
 
+    @abstractmethod
     def model(self, width: int, n_atoms: int) -> nn.Module:
         """The library's model of this shape, with weights drawn from the global generator."""
-        raise NotImplementedError
 
     def drawn(self, start: Start, width: int) -> nn.Module:
         """The library's model with weights drawn from the seed."""
@@ -117,7 +118,7 @@ class VanillaSAE(LibraryAutoencoder):
         """The library's plain autoencoder."""
         return overcomplete_sae().SAE(width, nb_concepts=n_atoms)  # type: ignore[no-any-return]
 
-    def terms(self, parameters: Tensors, buffers: Tensors, x: Tensor, batch: Activations, training: Start) -> Terms:
+    def terms(self, parameters: Tensors, buffers: Tensors, x: Tensor, batch: Activations) -> Terms:
         """Dense: before the penalty has worked, most atoms are active."""
         pre_codes = pre_codes_of(parameters, x)
         codes = functional.relu(pre_codes)
@@ -137,17 +138,13 @@ class TopKSAE(LibraryAutoencoder):
     k: int = 20
 
     activation: ClassVar[KeptBy | None] = "topk"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.k < 1:
-            raise ValueError(f"k: got {self.k}; expected a positive number; raise it")
+    positive_options: ClassVar[tuple[str, ...]] = (*Autoencoder.positive_options, "k")
 
     def model(self, width: int, n_atoms: int) -> nn.Module:
         """The library's TopK autoencoder."""
         return overcomplete_sae().TopKSAE(width, nb_concepts=n_atoms, top_k=self.k)  # type: ignore[no-any-return]
 
-    def terms(self, parameters: Tensors, buffers: Tensors, x: Tensor, batch: Activations, training: Start) -> Terms:
+    def terms(self, parameters: Tensors, buffers: Tensors, x: Tensor, batch: Activations) -> Terms:
         """Only the k chosen atoms of each token are computed with."""
         weight, bias = parameters["encoder_weight"], parameters["encoder_bias"]
         with torch.no_grad():
@@ -179,9 +176,7 @@ class TopKSAE(LibraryAutoencoder):
 
     def activate(self, pre_codes: Codes, state: Tensors) -> Codes:
         """The k largest rectified pre-codes of each token, zero elsewhere."""
-        codes = functional.relu(pre_codes)
-        top = torch.topk(codes, self.active(codes.shape[-1]), dim=-1)
-        return torch.zeros_like(codes).scatter(-1, top.indices, top.values)
+        return k_largest(pre_codes, self.active(pre_codes.shape[-1]))
 
 
 @dataclass(frozen=True)
@@ -228,8 +223,7 @@ class BatchTopKSAE(TopKSAE):
 
     def activate(self, pre_codes: Codes, state: Tensors) -> Codes:
         """The rectified pre-codes that reach the running threshold."""
-        codes = functional.relu(pre_codes)
-        return codes * (codes >= state["threshold"])
+        return at_least(pre_codes, state["threshold"])
 
 
 @dataclass(frozen=True)
@@ -248,11 +242,7 @@ class JumpReLUSAE(LibraryAutoencoder):
 
     activation: ClassVar[KeptBy | None] = "threshold"
     penalty_option: ClassVar[str | None] = "sparsity_weight"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.bandwidth <= 0:
-            raise ValueError(f"bandwidth: got {self.bandwidth}; expected a positive number; raise it")
+    positive_options: ClassVar[tuple[str, ...]] = (*Autoencoder.positive_options, "bandwidth")
 
     def model(self, width: int, n_atoms: int) -> nn.Module:
         """The library's JumpReLU autoencoder."""
@@ -263,7 +253,7 @@ class JumpReLUSAE(LibraryAutoencoder):
         parameters, buffers = super().initial(start)
         return {**parameters, "log_threshold": torch.full((start.n_atoms,), -3.0)}, buffers
 
-    def terms(self, parameters: Tensors, buffers: Tensors, x: Tensor, batch: Activations, training: Start) -> Terms:
+    def terms(self, parameters: Tensors, buffers: Tensors, x: Tensor, batch: Activations) -> Terms:
         """Dense: the pseudo-gradient reaches atoms that are not active."""
         overcomplete_sae()
         from overcomplete.sae.kernels import silverman_kernel
@@ -285,5 +275,4 @@ class JumpReLUSAE(LibraryAutoencoder):
 
     def activate(self, pre_codes: Codes, state: Tensors) -> Codes:
         """The rectified pre-codes that reach their atom's threshold."""
-        codes = functional.relu(pre_codes)
-        return codes * (codes >= state["threshold"])
+        return at_least(pre_codes, state["threshold"])

@@ -1,30 +1,21 @@
 """The transcoder: the site's outputs from its inputs, through sparse codes."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from methods.autoencoder import (
-    Initial,
-    KeptBy,
-    Start,
-    Tensors,
-    Terms,
-    dormant_mean,
-    mean_square,
-    pre_codes_of,
-    state_like,
-)
+from methods.autoencoder import Autoencoder, Initial, Start, Terms, dormant_mean, mean_square, pre_codes_of
+from methods.coding import Tensors, state_like
 from methods.protocol import Activations, ActivationSource, Codes, Decomposition
 from methods.sae import VanillaSAE, drawing, linear_of
 from methods.training import centre_and_scale
 
 
 @dataclass(frozen=True)
-class Transcoder(VanillaSAE):
+class Transcoder(Autoencoder):
     """Transcoder (Dunefsky et al. 2024, arXiv:2406.11944): z = relu(W q + b), outputs = z D + b_out, L1 penalty.
 
     Nothing is taken off the inputs; they are divided by one scalar, and the outputs are centred and scaled as for the
@@ -32,14 +23,16 @@ class Transcoder(VanillaSAE):
     autoencoder does, with a dictionary of the outputs' width.
 
     Attributes:
+        l1_weight: Weight of the penalty, the mean over tokens of the codes' sum (the paper sweeps 1e-3, 5e-3, 2e-2).
         expansion_base: What `expansion_factor` multiplies: the units ("d_out", as for every other method), or the
             width of the inputs ("d_in", which the published latency suggests).
     """
 
+    l1_weight: float = 5e-3
     expansion_base: Literal["d_out", "d_in"] = "d_out"
 
-    activation: ClassVar[KeptBy | None] = None
     reads: ClassVar[frozenset[str]] = frozenset({"inputs", "outputs"})
+    penalty_option: ClassVar[str | None] = "l1_weight"
 
     def n_atoms(self, activations: ActivationSource, units: int) -> int:
         """The expansion factor times its base."""
@@ -51,13 +44,13 @@ class Transcoder(VanillaSAE):
         _, scale = centre_and_scale(start.source, "inputs")
         width = start.source.read(slice(0, 1)).needed_inputs().shape[1]
         with drawing(start.seed):
-            linear = linear_of(self.model(width, start.n_atoms))
+            linear = linear_of(VanillaSAE().model(width, start.n_atoms))
             # In one stream with the encoder: from the seed again, it would be the encoder's own numbers.
             dictionary = nn.init.xavier_uniform_(torch.empty(start.n_atoms, len(start.mean)))
         parameters = {"encoder_weight": linear.weight, "encoder_bias": linear.bias, "dictionary": dictionary}
         return {**parameters, "output_bias": torch.zeros_like(start.mean)}, {"input_scale": scale}
 
-    def terms(self, parameters: Tensors, buffers: Tensors, x: Tensor, batch: Activations, training: Start) -> Terms:
+    def terms(self, parameters: Tensors, buffers: Tensors, x: Tensor, batch: Activations) -> Terms:
         """The error is that of the outputs x."""
         pre_codes = pre_codes_of(parameters, batch.needed_inputs() / buffers["input_scale"][0])
         codes = functional.relu(pre_codes)
@@ -80,11 +73,3 @@ class Transcoder(VanillaSAE):
         """The outputs that the codes stand for."""
         state = state_like(decomposition, codes)
         return (codes @ state["dictionary"] + state["output_bias"]) * state["scale"] + state["mean"]
-
-    def library_model(self, decomposition: Decomposition) -> Any:
-        """Never: the library has no transcoder.
-
-        Raises:
-            NotImplementedError: Always.
-        """
-        raise NotImplementedError("library_model: overcomplete has no transcoder; expected an autoencoder; use another")

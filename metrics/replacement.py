@@ -62,11 +62,12 @@ class Replacement:
             for name, n_hits in self._n_hits.items()
         }
         n_not_finite = self._n_not_finite["agreement"]
+        n = self._n_images - n_not_finite
         if self._n_images == 0 or n_not_finite:
             reason = "no images" if self._n_images == 0 else f"{n_not_finite} images with logits that are not finite"
-            values["max_logit_difference"] = Value.null(reason, n_excluded=n_not_finite)
+            values["max_logit_difference"] = Value.null(reason, n=n, n_excluded=n_not_finite)
         else:
-            values["max_logit_difference"] = Value.exact(self._max_difference, n=self._n_images)
+            values["max_logit_difference"] = Value.exact(self._max_difference, n=n)
         return values
 
 

@@ -221,9 +221,3 @@ def test_the_transcoder_learns_outputs_from_inputs() -> None:
     left = (tokens.outputs - x_hat).square().sum() / (tokens.outputs - tokens.outputs.mean(dim=0)).square().sum()
     print(f"R2 {1 - float(left):.3f}")
     assert float(left) < 0.05
-
-
-def test_the_library_has_no_transcoder() -> None:
-    found = Transcoder(epochs=1).decompose(planted(BOTH), seed=0)
-    with pytest.raises(NotImplementedError, match=r"^library_model: overcomplete has no transcoder; expected"):
-        Transcoder().library_model(found)

@@ -1,6 +1,7 @@
 """Every registered method keeps the contract, and the contract notices when one does not."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
@@ -271,6 +272,48 @@ def batch_of(method: Backbone) -> Batch:
 def test_a_run_refuses_codes_of_another_shape() -> None:
     with pytest.raises(UsageError, match=r"encode: got shape \(5, 4\); expected \(4, 5\); see check-method"):
         _ = batch_of(Transposed()).codes
+
+
+@dataclasses.dataclass(frozen=True)
+class Overflowing(Backbone):
+    """Multiplies by a number, there and back."""
+
+    there: float = 1.0
+    back: float = 1.0
+
+    def encode(self, decomposition: Decomposition, activations: Activations) -> Codes:
+        return activations.outputs * self.there
+
+    def decode(self, decomposition: Decomposition, codes: Codes) -> Tensor:
+        return codes * self.back
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_a_run_refuses_what_is_not_finite(number: float) -> None:
+    text = (
+        r"^method: Overflowing gave {} that are not finite, for 4 of 4 images of a batch, where the site's own "
+        r"outputs are; expected numbers; change its options, or see check-method$"
+    )
+    with pytest.raises(UsageError, match=text.format("codes")):
+        _ = batch_of(Overflowing(there=number)).codes
+    batch = batch_of(Overflowing(back=number))
+    assert bool(batch.codes.isfinite().all())
+    for ask in ("reconstruction", "replaced_logits"):
+        with pytest.raises(UsageError, match=text.format("outputs")):
+            getattr(batch, ask)
+
+
+@torch.inference_mode()
+def test_what_follows_from_a_site_that_is_not_finite_is_no_fault_of_the_method() -> None:
+    batch = batch_of(Backbone())
+    batch.reading.outputs[2, 0, 1] = math.nan
+    assert bool(batch.codes[2].isnan().any())
+    assert bool(batch.reconstruction[[0, 1, 3]].isfinite().all())
+    batch = batch_of(Overflowing(there=math.inf))
+    batch.reading.outputs[2, 0, 1] = math.nan
+    with pytest.raises(UsageError, match="gave codes that are not finite, for 3 of 4 images"):
+        _ = batch.codes
 
 
 @torch.inference_mode()

@@ -88,3 +88,14 @@ def test_logits_that_are_not_finite_are_misses_and_counted() -> None:
     assert (values["top1_untouched"].value, values["top1_untouched"].reason) == (75, None)
     assert values["max_logit_difference"].value is None
     assert values["max_logit_difference"].reason == "2 images with logits that are not finite"
+
+
+def test_without_a_largest_difference_what_is_finite_and_what_is_not_are_counted() -> None:
+    split = evaluation(n_images=30)
+    split.replaced_logits[4, 0] = torch.nan
+    expected = Value.null("1 images with logits that are not finite", n=29, n_excluded=1)
+    assert measured(split)["max_logit_difference"] == expected
+
+
+def test_without_images_there_is_nothing() -> None:
+    assert set(Replacement(four_images()).compute().values()) == {Value.null("no images")}

@@ -8,6 +8,8 @@ from rich.console import Console
 from bench import progress
 from bench.lanes import Failure, Task
 from bench.progress import Display
+from bench.stages import Skipped
+from bench.sweeps import Trial
 
 TASK = Task("a", "shapes: backbone", ("backbone", None, 0))
 
@@ -31,13 +33,29 @@ def test_without_a_terminal_a_line_is_due_every_30_seconds(monkeypatch: pytest.M
     assert [line[9:] for line in lines] == ["0/3 tasks; shapes: backbone: epochs 1/20"] * 3
 
 
+def trial(*, is_chosen: bool, reason: str | None = None) -> Trial:
+    return Trial({}, None, None, None, None, is_chosen, 10, reason)
+
+
 def test_what_is_over_is_said_with_its_reason() -> None:
     where, file = console(terminal=False)
-    display = Display(2, console=where)
-    display.finished(TASK, None)
-    display.finished(TASK, Failure("ValueError: no"))
-    lines = [line[9:] for line in file.getvalue().splitlines()]
-    assert lines == ["1/2 shapes: backbone done", "2/2 shapes: backbone failed: ValueError: no"]
+    display = Display(5, console=where)
+    diverged = trial(is_chosen=False, reason="loss: got nan")
+    for outcome in (
+        None,
+        Failure("ValueError: no"),
+        Skipped("needs labels"),
+        [diverged, trial(is_chosen=True)],
+        [diverged, diverged],
+    ):
+        display.finished(TASK, outcome)
+    assert [line[9:] for line in file.getvalue().splitlines()] == [
+        "1/5 shapes: backbone done",
+        "2/5 shapes: backbone failed: ValueError: no",
+        "3/5 shapes: backbone skipped: needs labels",
+        "4/5 shapes: backbone done",
+        "5/5 shapes: backbone failed: none of 2 variants found anything; the first: loss: got nan",
+    ]
 
 
 def test_a_terminal_gets_bars() -> None:

@@ -41,7 +41,14 @@ class NaNs(Backbone):
         found = super().decompose(activations, seed=seed)
         return replace(found, notes={"loss": float("nan")})
 
-METHODS = {"breaks": Breaks, "nans": NaNs}
+@dataclass(frozen=True)
+class Overflows(Backbone):
+    """Rebuilds nothing that is finite."""
+
+    def decode(self, decomposition, codes):
+        return codes * float("inf")
+
+METHODS = {"breaks": Breaks, "nans": NaNs, "overflows": Overflows}
 '''
 
 
@@ -199,15 +206,16 @@ def test_a_failing_cell_is_a_record_and_the_others_go_on(shell: Shell, tmp_path:
     plugin.write_text(FAILING)
     words = ("run", FOUR, "--out", "run", "--plugin", str(plugin), "--workers", "1")
     out, err = shell(*words, code=3)
-    assert "4 of 6 cells complete" in out
-    assert "error: 2 cells failed: shapes/breaks/t42/i42, shapes/nans/t42/i42" in err
+    assert "4 of 7 cells complete" in out
+    assert "error: 3 cells failed: shapes/breaks/t42/i42, shapes/nans/t42/i42, shapes/overflows/t42/i42" in err
     assert "failed: ValueError: notes.loss: got nan; expected a finite number" in out
+    assert "failed: UsageError: method: Overflows gave outputs that are not finite, for " in out
     closing = next(record for record in read(tmp_path / "run" / "records.jsonl") if record.label == "breaks")
     assert (closing.text, closing.reason) == ("failed", "RuntimeError: this method always breaks")
     assert "raise RuntimeError" in str(closing.traceback)
     assert "failed: RuntimeError: this method always breaks" in out
     status, _ = shell("status", "--run", "run")
-    assert "four: 4 complete, 2 failed" in status
+    assert "four: 4 complete, 3 failed" in status
     _, err = shell(*words, code=3)
     assert "4 cells are complete already" in err
     out, _ = shell("run", FOUR, "--out", "run", "--workers", "0")

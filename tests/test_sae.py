@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ from torch.nn import functional
 from bench.activations import TensorSource
 from bench.planted import planted
 from methods.archetypal import ArchetypalSAE
-from methods.autoencoder import Autoencoder, Start, dormant_mean, state_like
+from methods.autoencoder import Autoencoder, Start, dormant_mean
+from methods.coding import state_like
 from methods.matching_pursuit import MatchingPursuitSAE
 from methods.matryoshka import MatryoshkaSAE
 from methods.protocol import Activations, Decomposition
@@ -276,6 +277,16 @@ def test_a_stack_has_one_shape(other: Autoencoder) -> None:
         method.decompose_stack([method, other], planted(OUTPUTS), seed=0)
 
 
+@dataclass(frozen=True)
+class Unfinished(LibraryAutoencoder):
+    """Says neither what its model is nor what its loss is made of."""
+
+
+def test_a_family_without_its_own_part_cannot_be_made() -> None:
+    with pytest.raises(TypeError, match=r"abstract methods '?model'?, '?terms'?"):
+        Unfinished()  # type: ignore[abstract]
+
+
 def test_one_atom_is_enough_without_k() -> None:
     assert VanillaSAE(expansion_factor=1 / 12, epochs=1).decompose(planted(OUTPUTS), seed=0).n_atoms == 1
 
@@ -299,13 +310,13 @@ def test_archetypes_step_away_from_their_points_as_far_as_the_slack_allows() -> 
 @pytest.mark.parametrize(
     "method", [*FAMILIES, MatryoshkaSAE(epochs=2), Transcoder(epochs=2)], ids=lambda one: type(one).__name__
 )
-def test_the_global_generator_is_left_alone(method: LibraryAutoencoder) -> None:
+def test_the_global_generator_is_left_alone(method: Autoencoder) -> None:
     source = planted(method.reads)
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
     found = method.decompose(source, seed=0)
     method.encode(found, whole(source))
-    if not isinstance(method, Transcoder):
+    if isinstance(method, LibraryAutoencoder):
         method.library_model(found)
     assert torch.equal(torch.random.get_rng_state(), before)
 

@@ -1,7 +1,9 @@
 """Sites and activations: any module, any linear layer or 1x1 convolution, read and replaced as by hand."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from bench.sites import Site, find_layer, sampled_positions
 from methods.controls import Backbone as NeuronBasis
 from methods.controls import RandomPartition
 from methods.elude import ELUDe
-from methods.protocol import Activations
+from methods.protocol import Activations, Codes, Decomposition
 
 
 class Conv(nn.Module):
@@ -189,6 +191,35 @@ def test_registers_are_replaced_but_not_studied() -> None:
     batch = Batch(subject, torch.arange(3), split.images(slice(None)), split.labels)
     assert batch.codes.shape == batch.outputs.shape == (3, 5, 12)
     assert torch.equal(batch.replaced_logits, batch.logits)
+
+
+@dataclass(frozen=True)
+class Summing(NeuronBasis):
+    """Sums each unit over an image, and notes how many positions it was given."""
+
+    reads: ClassVar[frozenset[str]] = frozenset({"outputs", "images"})
+    seen: list[int] = field(default_factory=list)
+
+    def encode(self, decomposition: Decomposition, activations: Activations) -> Codes:
+        assert activations.image_of_token is not None
+        n_images, width = int(activations.image_of_token.max()) + 1, activations.outputs.shape[1]
+        whole = activations.outputs.view(n_images, -1, width)
+        self.seen.append(whole.shape[1])
+        return whole.sum(dim=1, keepdim=True).expand_as(whole).reshape(-1, width)
+
+
+@pytest.mark.parametrize(("registers", "seen"), [(0, [5]), (2, [5, 7])])
+def test_a_method_of_whole_images_sees_no_registers_and_encodes_no_more_than_it_must(
+    registers: int, seen: list[int]
+) -> None:
+    site = Site(backbone_of(vit(registers=registers)), "blocks.0.mlp.fc2")
+    method = Summing()
+    subject = Subject(site, method, method.decompose(TensorSource(None, torch.zeros(2, 12)), seed=0), 5)
+    split = split_of(3)
+    batch = Batch(subject, torch.arange(3), split.images(slice(None)), split.labels)
+    assert torch.equal(batch.codes, batch.outputs.sum(dim=1, keepdim=True).expand_as(batch.outputs))
+    assert batch.reconstruction.shape == (3, 5, 12)
+    assert method.seen == seen
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from bench.stages import StartWorkshop
 from bench.suites import SuiteError, load_suite
 from bench.sweeps import grid, stacks, sweep_id, trial_ids
 from metrics.selection import best, selection_scores
-from results.records import COMPLETE, FAILED
+from results.records import COMPLETE, FAILED, SKIPPED
 
 SITE = """
 token_seeds = [42, 7]
@@ -154,6 +154,23 @@ def test_where_all_diverge_the_cells_fail_with_the_reason(tmp_path: Path) -> Non
     for cell in suite.cells:
         assert groups[cell.id][-1].text == FAILED
         assert "none of 2 variants found anything" in str(groups[cell.id][-1].reason)
+
+
+def test_where_the_method_cannot_be_applied_sweep_and_cells_are_skipped_and_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("bench.stages.Workshop.lacking", lambda self, cell: "needs labels")
+    suite = suite_of(tmp_path, TOPK)
+    run(suite, tmp_path / "run", StartWorkshop((), tmp_path / "cache"), n_lanes=0)
+    assert {key: group[-1].text for key, group in outcomes(tmp_path / "run").items()} == {
+        cell.id: SKIPPED for cell in suite.cells
+    }
+    said = [line[9:] for line in capsys.readouterr().err.splitlines()]
+    assert said[-3:] == [
+        "4/6 shapes/topk_sae: sweep of 4 skipped: needs labels",
+        "5/6 shapes/topk_sae/t42/i42 skipped: needs labels",
+        "6/6 shapes/topk_sae/t7/i42 skipped: needs labels",
+    ]
 
 
 def test_a_sweep_of_another_shape_is_another_cell(tmp_path: Path) -> None:
