@@ -21,10 +21,10 @@ from numpy import ndarray
 from torch import Tensor
 
 from methods import groups
-from methods.clustering import Backend, Clusters, Selection, cluster
+from methods.clustering import Backend, Clusters, Selection, SpanningTree, cluster, condense, spanning_tree
 from methods.clustering.dense import Scratch, one_blas_thread
 from methods.clustering.libraries import reduced
-from methods.contributions import EPSILON, cluster_sums, contributions
+from methods.contributions import EPSILON, Machine, OnDevice, OnProcessor
 from methods.partition import WeightPartition, partition_decomposition
 from methods.protocol import Activations, ActivationSource, Decomposition
 
@@ -117,44 +117,77 @@ class ELUDe(WeightPartition):
         return [found[unit] for unit in units]
 
     def worked(self, activations: ActivationSource, units: list[int]) -> Iterator[tuple[int, Mapping[str, Tensor]]]:
-        """What is found in each of the units, in their order, as many at a time as there are threads for."""
+        """What is found in each of the units, in their order.
+
+        On a processor as many units at a time as there are threads for. On a GPU one after the other, while the tree
+        of the one before is cut into its parts on a thread beside.
+        """
         k = self.instances(activations.n_tokens)
-        n_threads = activations.n_threads
-        n_together = n_threads if k <= SMALL_INSTANCES else 1
-        scratches = [Scratch(n_threads // n_together) for _ in range(n_together)]
         tokens = activations.read(slice(None))
-        find = partial(self.found_in, tokens.needed_inputs().numpy(), tokens.needed_weight().numpy())
+        machine = self.machine_for(tokens, k)
+        is_on_device = isinstance(machine, OnDevice)
+        n_together = activations.n_threads if k <= SMALL_INSTANCES and not is_on_device else 1
+        free: SimpleQueue[Scratch] = SimpleQueue()
+        for _ in range(n_together):
+            free.put(Scratch(activations.n_threads // n_together))
+
+        def whole(unit: int, values: Float[Tensor, " tokens"]) -> dict[str, Tensor]:
+            scratch = free.get()
+            try:
+                return self.parts_of(machine, self.found_in(machine, unit, values, k, scratch))
+            finally:
+                free.put(scratch)
+
         with one_blas_thread(), ThreadPoolExecutor(n_together) as pool:
-            running: deque[tuple[int, Future[Mapping[str, Tensor]], Scratch]] = deque()
+            running: deque[tuple[int, Future[dict[str, Tensor]]]] = deque()
             for unit, values in each_unit(tokens, units):
-                if not scratches:
-                    number, future, scratch = running.popleft()
+                if is_on_device:
+                    work = partial(self.parts_of, machine, self.found_in(machine, unit, values, k, Scratch()))
+                else:
+                    work = partial(whole, unit, values)
+                if len(running) == n_together:
+                    number, future = running.popleft()
                     yield number, future.result()
-                    scratches.append(scratch)
-                scratch = scratches.pop()
-                running.append((unit, pool.submit(find, unit, values, k, scratch), scratch))
-            for number, future, _ in running:
+                running.append((unit, pool.submit(work)))
+            for number, future in running:
                 yield number, future.result()
 
+    def machine_for(self, tokens: Activations, k: int) -> Machine:
+        """Where the units are worked: on a GPU where there is one, the instances are many, and ours clusters them."""
+        inputs, weight = tokens.needed_inputs(), tokens.needed_weight()
+        is_ours = self.backend == "exact" and not self.umap_dimensions
+        if is_ours and k > SMALL_INSTANCES and torch.cuda.is_available():
+            return OnDevice(inputs.to("cuda", torch.float32), weight.to("cuda", torch.float32))
+        return OnProcessor(inputs.numpy(), weight.numpy())
+
     def found_in(
-        self,
-        inputs: Float[ndarray, "tokens d_in"],
-        weight: Float[ndarray, "units d_in"],
-        unit: int,
-        values: Float[Tensor, " tokens"],
-        k: int,
-        scratch: Scratch,
-    ) -> dict[str, Tensor]:
-        """What is kept of one unit: the owners of its dimensions, and the facts of its clusters."""
+        self, machine: Machine, unit: int, values: Float[Tensor, " tokens"], k: int, scratch: Scratch
+    ) -> "Instances":
+        """The instances of one unit, their contributions, and the tree or the clusters of these."""
         rows = top_instances(values, k)
-        owns, found, rho = self.split(inputs, rows.numpy(), weight[unit], scratch)
+        points = machine.contributions(unit, rows.numpy(), self.normalize)
+        clustered = reduced(points, self.umap_dimensions) if self.umap_dimensions else points
+        options = (self.min_cluster_size, self.min_samples or None)
+        found: SpanningTree | Clusters
+        if self.backend == "exact":
+            found = spanning_tree(clustered, *options, scratch=scratch)
+        else:
+            found = cluster(clustered, *options, self.selection, self.backend)
+        return Instances(unit, rows.numpy(), float(values[rows[-1]]), points, found)
+
+    def parts_of(self, machine: Machine, instances: "Instances") -> dict[str, Tensor]:
+        """What is kept of one unit: the owners of its dimensions, and the facts of its clusters."""
+        found = instances.found
+        if not isinstance(found, Clusters):
+            found = condense(found, self.min_cluster_size, self.selection)
+        owns, rho = self.split(machine, instances, found)
         return {
             "owns": torch.from_numpy(owns),
             "clusters_found": torch.tensor([found.n_clusters]),
             "cluster_sizes": sizes_of(found),
             "rho": torch.tensor([rho], dtype=torch.float64),
             "noise_share": torch.tensor([(found.labels < 0).mean()], dtype=torch.float64),
-            "lowest": values[rows[-1:]].double(),
+            "lowest": torch.tensor([instances.lowest], dtype=torch.float64),
         }
 
     def instances(self, n_tokens: int) -> int:
@@ -163,31 +196,42 @@ class ELUDe(WeightPartition):
         return max(1, min(count, n_tokens))
 
     def split(
-        self,
-        inputs: Float[ndarray, "tokens d_in"],
-        rows: Int[ndarray, " instances"],
-        weight: Float[ndarray, " d_in"],
-        scratch: Scratch,
-    ) -> tuple[UInt8[ndarray, "k d_in"], Clusters, float]:
-        """The assignment of one unit's dimensions to its subunits, its clusters, and its rho (0 where unsplit)."""
-        points = contributions(inputs, rows, weight, self.normalize)
-        clustered = reduced(points, self.umap_dimensions) if self.umap_dimensions else points
-        found = cluster(
-            clustered, self.min_cluster_size, self.min_samples or None, self.selection, self.backend, scratch=scratch
-        )
-        if found.n_clusters < 2:
-            return np.ones((1, len(weight)), dtype=np.uint8), found, 0.0
-        directions = representatives(points, found)
+        self, machine: Machine, instances: "Instances", found: Clusters
+    ) -> tuple[UInt8[ndarray, "k d_in"], float]:
+        """The assignment of one unit's dimensions to its subunits, and its rho (0 where unsplit)."""
+        k, labels, points = found.n_clusters, found.labels, instances.points
+        if k < 2:
+            return np.ones((1, points.shape[1]), dtype=np.uint8), 0.0
+        sums = machine.sums(points, labels, found.probabilities, k)
+        directions = sums / (np.linalg.norm(sums, axis=1, keepdims=True) + EPSILON)
         if self.rho:
-            return groups.owners(directions, self.rho, self.group_rule), found, self.rho
-        inside = found.labels >= 0
-        sums = cluster_sums(inputs, rows, found.labels, np.ones(len(rows)), found.n_clusters)
-        means = weight.astype(np.float64) * sums / np.bincount(found.labels[inside])[:, None]
+            return groups.owners(directions, self.rho, self.group_rule), self.rho
+        means = machine.means(instances.unit, instances.rows, labels, k)
         members = None
         if self.objective == "accuracy":
-            members = contributions(inputs, rows[inside], weight, False).astype(np.float64), found.labels[inside]
+            raw = machine.contributions(instances.unit, instances.rows[labels >= 0], False)
+            members = np.asarray(raw.cpu() if isinstance(raw, Tensor) else raw, np.float64), labels[labels >= 0]
         rho, owns = groups.best_rho(directions, means, self.objective, self.group_rule, members=members)
-        return owns, found, rho
+        return owns, rho
+
+
+@dataclass(frozen=True, eq=False)
+class Instances:
+    """The instances of one unit on their way from activations to parts.
+
+    Attributes:
+        unit: The unit.
+        rows: Their tokens, the highest activation first.
+        lowest: The lowest activation among them.
+        points: Their contributions (instances x d_in).
+        found: The tree that spans these, or their clusters where a library finds them.
+    """
+
+    unit: int
+    rows: Int[ndarray, " instances"]
+    lowest: float
+    points: ndarray | Tensor
+    found: SpanningTree | Clusters
 
 
 def each_unit(tokens: Activations, units: list[int]) -> Iterator[tuple[int, Float[Tensor, " tokens"]]]:
@@ -221,14 +265,6 @@ def top_instances(values: Float[Tensor, " tokens"], k: int) -> Int[Tensor, " k"]
     ties = torch.nonzero(values == lowest).squeeze(1)[: k - len(above)]
     rows = torch.cat([above, ties])
     return rows[torch.sort(values[rows], descending=True, stable=True).indices]
-
-
-def representatives(points: Float[ndarray, "instances d_in"], found: Clusters) -> Float[ndarray, "k d_in"]:
-    """One unit-norm direction per cluster: the probability-weighted mean of its members (eq. 2); noise is out."""
-    every = np.arange(len(points))
-    sums = cluster_sums(points, every, found.labels, found.probabilities, found.n_clusters)
-    unit: Float[ndarray, "k d_in"] = sums / (np.linalg.norm(sums, axis=1, keepdims=True) + EPSILON)
-    return unit
 
 
 def sizes_of(found: Clusters) -> Int[Tensor, " atoms"]:

@@ -11,11 +11,12 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
+from torch import Tensor
 
 from methods.clustering import dense, libraries
 from methods.clustering.trees import Clusters, Selection, SpanningTree, Ties, condense
 
-__all__ = ["Backend", "Clusters", "Selection", "SpanningTree", "Ties", "cluster", "spanning_tree"]
+__all__ = ["Backend", "Clusters", "Selection", "SpanningTree", "Ties", "cluster", "condense", "spanning_tree"]
 
 Backend = Literal["exact", "hdbscan", "cuml"]
 
@@ -50,41 +51,55 @@ def cluster(
         ValueError: An argument is out of range, or a point is not finite.
         ModuleNotFoundError: The backend's package is not there.
     """
-    n = checked(points, min_cluster_size, min_samples)
-    if n < min_cluster_size:
-        return Clusters(np.full(n, -1), np.zeros(n), 0)
-    k = min(min_cluster_size if min_samples is None else min_samples, n - 1)
+    if backend == "exact":
+        tree = spanning_tree(points, min_cluster_size, min_samples, scratch=scratch)
+        return condense(tree, min_cluster_size, selection, ties)
+    k = checked(points, min_cluster_size, min_samples)
+    if len(points) < min_cluster_size:
+        return Clusters(np.full(len(points), -1), np.zeros(len(points)), 0)
     if backend == "hdbscan":
         return libraries.by_hdbscan(points, min_cluster_size, k, selection)
-    if backend == "cuml":
-        return libraries.by_cuml(points, min_cluster_size, k, selection)
-    return condense(spanning_tree(points, k, scratch or dense.Scratch()), min_cluster_size, selection, ties)
+    return libraries.by_cuml(points, min_cluster_size, k, selection)
 
 
 def spanning_tree(
-    points: Float[ndarray, "points dimensions"], min_samples: int, scratch: dense.Scratch
+    points: Float[ndarray, "points dimensions"] | Float[Tensor, "points dimensions"],
+    min_cluster_size: int,
+    min_samples: int | None = None,
+    *,
+    scratch: dense.Scratch | None = None,
 ) -> SpanningTree:
-    """The minimum spanning tree, by whichever way fits into memory."""
-    return dense.spanning_tree(points, min_samples, scratch)
+    """The minimum spanning tree, by whichever way fits into memory; on a GPU where the points are there.
+
+    Arguments and errors are those of `cluster`.
+    """
+    k, scratch = checked(points, min_cluster_size, min_samples), scratch or dense.Scratch()
+    if isinstance(points, Tensor):
+        return lists.spanning_tree(points, k, device=str(points.device), threads=scratch.n_threads)
+    if len(points) < 2:
+        return SpanningTree(np.zeros(len(points)), *np.zeros((2, 0), np.int64), np.zeros(0))
+    if 4 * len(points) ** 2 <= DENSE_BYTES:
+        return dense.spanning_tree(points, k, scratch)
+    return lists.spanning_tree(points, k, threads=scratch.n_threads)
 
 
 def checked(
-    points: Float[ndarray, "points dimensions"],
+    points: Float[ndarray, "points dimensions"] | Float[Tensor, "points dimensions"],
     min_cluster_size: int,
     min_samples: int | None,
 ) -> int:
-    """How many points there are, where every argument is as it has to be."""
+    """Which neighbour's distance is the core distance, where every argument is as it has to be."""
     if len(points) == 0:
         raise ValueError("points: got none; expected at least one row; look at what selects the instances")
     if min_cluster_size < 2:
         raise ValueError(f"min_cluster_size: got {min_cluster_size}; expected at least 2; raise it in the options")
     if min_samples is not None and min_samples < 1:
         raise ValueError(f"min_samples: got {min_samples}; expected at least 1, or None for min_cluster_size; raise it")
-    finite = np.isfinite(points)
-    if not finite.all():
-        row, column = np.argwhere(~finite)[0]
+    bad = (~np.isfinite(points)).nonzero() if isinstance(points, ndarray) else (~points.isfinite()).nonzero().T
+    if len(bad[0]):
+        row, column = int(bad[0][0]), int(bad[1][0])
         raise ValueError(
-            f"points: got {points[row, column]} in row {row}, dimension {column}; expected finite contributions; "
-            "check the site's inputs and weight"
+            f"points: got {float(points[row, column])} in row {row}, dimension {column}; expected finite "
+            "contributions; check the site's inputs and weight"
         )
-    return len(points)
+    return min(min_cluster_size if min_samples is None else min_samples, len(points) - 1)
