@@ -4,7 +4,7 @@
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -28,6 +28,7 @@ class Lists:
     thresholds: Float[Tensor, " points"]
 
 
+@runtime_checkable
 class Machine(Protocol):
     """What the list path needs of a device.
 
