@@ -17,7 +17,7 @@ from torch import Tensor
 
 from methods.clustering.components import Edges, Pairs, State, keys, kruskal, merged, together
 from methods.clustering.neighbours import Sizes
-from methods.clustering.working import cutoff, highest, pieces
+from methods.clustering.working import cutoff, highest, lowest, pieces
 
 
 def path_bounds(edges: Edges, component: Int[Tensor, " points"], n_components: int) -> Float[ndarray, "c c"]:
@@ -41,16 +41,20 @@ class Open:
     """What is still open between the components while the second pass runs.
 
     Attributes:
-        tree: A spanning tree of the components.
-        bounds: Below which weight a pair of two components matters; in a table, smaller component first.
+        component: The component of each row.
+        n_components: How many there are.
+        tree: A spanning tree of them.
+        bounds: Below which weight a pair of rows matters, for each two components, in both orders.
         kept: Pairs that do.
         n_kept: How many they are.
         measured: How many pairs were measured.
         survivors: How many of these were lighter than the first tree's path.
     """
 
+    component: Int[Tensor, " points"]
+    n_components: int
     tree: Edges
-    bounds: Float[Tensor, " keys"]
+    bounds: Float[Tensor, "components components"]
     kept: list[Pairs]
     n_kept: int = 0
     measured: int = 0
@@ -61,19 +65,17 @@ def second_pass(
     state: State, tree: Edges, component: Int[Tensor, " points"], n_components: int, sizes: Sizes
 ) -> tuple[Edges, dict[str, float | int]]:
     """The minimum spanning tree of the components, from a spanning tree of them and whatever no list has."""
-    n, working = len(component), state.working
-    bounds = path_bounds(tree, component, n_components)
-    first = torch.from_numpy(bounds).to(component.device).flatten()
-    now = Open(tree, first.clone(), [])
-    floor = state.floor
-    rows = (floor < reached(now, n_components)[component]).nonzero()[:, 0]
+    n, working, floor = len(component), state.working, state.floor
+    now = Open(component, n_components, tree, opened(state, tree, component, n_components), [])
+    first = now.bounds.clone()
+    rows = (floor < now.bounds.amax(1)[component]).nonzero()[:, 0]
     rows = rows[torch.argsort(floor[rows], stable=True)]
     rows = rows[torch.argsort(component[rows], stable=True)]
     owners, floors = component[rows].cpu().numpy(), floor[rows].cpu().numpy()
     pairs = 0
     for block in pieces(len(rows), sizes.tile_rows):
-        bounds = symmetric(now, n_components).cpu().numpy()
-        limit = cutoff(reached(now, n_components)[component[rows]], *working.radius(rows, None)).float()
+        bounds = now.bounds.cpu().numpy()
+        limit = cutoff(now.bounds.amax(1)[component[rows]], *working.radius(rows, None)).float()
         for part in pieces(len(rows) - block.start, sizes.tile_columns):
             other = slice(block.start + part.start, block.start + part.stop)
             if settled(bounds, owners, floors, block, other):
@@ -83,10 +85,10 @@ def second_pass(
             near = (tile <= limit[block][:, None]) & (tile <= limit[other][None, :])
             near[:, : max(0, block.stop - other.start)].triu_(1 + block.start - other.start)
             r, c = near.nonzero(as_tuple=True)
-            consider(state, now, rows[block][r], rows[other][c], tile[r, c].float(), component, n_components)
+            consider(state, now, rows[block][r], rows[other][c], tile[r, c].float())
             if now.n_kept > sizes.candidates:
-                decide(state, now, first, component, n_components)
-    decide(state, now, first, component, n_components)
+                decide(state, now, first)
+    decide(state, now, first)
     before = set(zip(tree.i.tolist(), tree.j.tolist(), strict=True))
     changed = len(set(zip(now.tree.i.tolist(), now.tree.j.tolist(), strict=True)) - before)
     return now.tree, {
@@ -98,15 +100,17 @@ def second_pass(
     }
 
 
-def symmetric(now: Open, n_components: int) -> Float[Tensor, "c c"]:
-    """The bounds as a matrix with both halves."""
-    upper = now.bounds.view(n_components, n_components).triu(1)
-    return upper + upper.T
+def opened(
+    state: State, tree: Edges, component: Int[Tensor, " points"], n_components: int
+) -> Float[Tensor, "components components"]:
+    """Below which weight a pair of rows matters, for each two components: the tree's path, 0 where none can be lighter.
 
-
-def reached(now: Open, n_components: int) -> Float[Tensor, " c"]:
-    """Below which weight any pair of a component matters."""
-    return symmetric(now, n_components).amax(1)
+    An outlier's path is long, but nothing at it is light: that settles most components with it.
+    """
+    bounds = torch.from_numpy(path_bounds(tree, component, n_components)).to(component.device)
+    least = torch.full((n_components,), torch.inf, dtype=torch.float64, device=component.device)
+    least.scatter_reduce_(0, component, state.floor, "amin")
+    return bounds.masked_fill_(bounds <= torch.maximum(least[:, None], least), 0.0)
 
 
 def settled(
@@ -122,38 +126,32 @@ def settled(
 
 
 def consider(
-    state: State,
-    now: Open,
-    i: Int[Tensor, " pairs"],
-    j: Int[Tensor, " pairs"],
-    values: Float[Tensor, " pairs"],
-    component: Int[Tensor, " points"],
-    n_components: int,
+    state: State, now: Open, i: Int[Tensor, " pairs"], j: Int[Tensor, " pairs"], values: Float[Tensor, " pairs"]
 ) -> None:
     """Keeps the pairs that may be the lightest between their components and are in no list for certain."""
+    table = now.bounds.view(-1)
+    (key,) = keys(now.component, i, j, now.n_components, by_pair=True)
+    inside = lowest(values, *state.working.radius(i, j)) < table[key]
+    i, j, values, key = i[inside], j[inside], values[inside], key[inside]
     unlisted = highest(values, *state.working.radius(i, j)) >= torch.maximum(state.reach[i], state.reach[j])
-    i, j, values = i[unlisted], j[unlisted], values[unlisted]
     low, high = state.weighed(i, j, values)
-    all_keys = keys(component, i, j, n_components, by_pair=True)
-    lighter = low < now.bounds[all_keys[0]]
+    lighter = unlisted & (low < table[key])
     if not bool(lighter.any()):
         return
-    kept = Pairs(i, j, values, low, all_keys).taken(lighter)
-    now.bounds.scatter_reduce_(0, kept.keys[0], high[lighter], "amin")
-    now.kept.append(kept.still_open(now.bounds))
+    found = Pairs(i, j, values, low, (key,)).taken(lighter)
+    for end in (found.keys[0], found.keys[0] % now.n_components * now.n_components + found.keys[0] // now.n_components):
+        table.scatter_reduce_(0, end, high[lighter], "amin")
+    now.kept.append(found.still_open(table))
     now.n_kept += len(now.kept[-1].i)
 
 
-def decide(
-    state: State, now: Open, first: Float[Tensor, " keys"], component: Int[Tensor, " points"], n_components: int
-) -> None:
+def decide(state: State, now: Open, first: Float[Tensor, "components components"]) -> None:
     """Measures the pairs kept so far, makes the tree again with them, and lowers the bounds to its paths."""
     if now.kept:
-        i, j, values = together([pairs.still_open(now.bounds) for pairs in now.kept])
+        i, j, values = together([pairs.still_open(now.bounds.view(-1)) for pairs in now.kept])
         edges, checks = state.measured(i, j, values)
         now.measured += checks
-        now.survivors += int((edges.weights < first[keys(component, i, j, n_components, by_pair=True)[0]]).sum())
-        now.tree = kruskal(merged(now.tree, edges), component, n_components)
-        bounds = torch.from_numpy(path_bounds(now.tree, component, n_components)).to(now.bounds.device)
-        now.bounds = torch.minimum(now.bounds, bounds.flatten())
+        now.survivors += int((edges.weights < first[now.component[i], now.component[j]]).sum())
+        now.tree = kruskal(merged(now.tree, edges), now.component, now.n_components)
+        now.bounds = torch.minimum(now.bounds, opened(state, now.tree, now.component, now.n_components))
     now.kept, now.n_kept = [], 0

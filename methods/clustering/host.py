@@ -15,6 +15,9 @@ from methods.clustering.compiled import compiled
 from methods.clustering.distances import squared_distances
 from methods.clustering.machines import Lists
 
+GLANCE = 32
+"""Pairs that are counted at once, in vector instructions, before any is looked at; most counts are 0."""
+
 
 class Host:
     """A processor.
@@ -100,13 +103,20 @@ def fill_rows(
     for r in range(start, min(stop, tile.shape[0])):
         i = first_row + r
         at, limit, square = counts[i], thresholds[i], squares[i]
-        for c in range(max(0, i + 1 - first_column), tile.shape[1]):
-            a = (square + squares[first_column + c]) - tile[r, c] - tile[r, c]
-            if a <= limit:
-                if at < capacity:
-                    values[i, at] = max(a, 0.0)
-                    entries[i, at] = first_column + c
-                at += 1
+        for begin in range(max(0, i + 1 - first_column), tile.shape[1], GLANCE):
+            products = tile[r, begin : begin + GLANCE]
+            others = squares[first_column + begin : first_column + begin + len(products)]
+            near = 0
+            for c in range(len(products)):
+                near += (square + others[c]) - products[c] - products[c] <= limit
+            if near:
+                for c in range(len(products)):
+                    a = (square + others[c]) - products[c] - products[c]
+                    if a <= limit:
+                        if at < capacity:
+                            values[i, at] = max(a, 0.0)
+                            entries[i, at] = first_column + begin + c
+                        at += 1
         counts[i] = at
 
 
@@ -125,15 +135,23 @@ def fill_columns(
 ) -> None:
     """Appends rows to the lists of the tile's columns start .. stop-1; it goes along rows, as memory does."""
     capacity = values.shape[1]
+    end = min(stop, tile.shape[1])
     for r in range(tile.shape[0]):
         i = first_row + r
         square = squares[i]
-        for c in range(max(start, i + 1 - first_column), min(stop, tile.shape[1])):
-            j = first_column + c
-            a = (square + squares[j]) - tile[r, c] - tile[r, c]
-            if a <= thresholds[j]:
-                at = counts[j]
-                if at < capacity:
-                    values[j, at] = max(a, 0.0)
-                    entries[j, at] = i
-                counts[j] = at + 1
+        for begin in range(max(start, i + 1 - first_column), end, GLANCE):
+            products = tile[r, begin : min(begin + GLANCE, end)]
+            j = first_column + begin
+            others, limits = squares[j : j + len(products)], thresholds[j : j + len(products)]
+            near = 0
+            for c in range(len(products)):
+                near += (square + others[c]) - products[c] - products[c] <= limits[c]
+            if near:
+                for c in range(len(products)):
+                    a = (square + others[c]) - products[c] - products[c]
+                    if a <= limits[c]:
+                        at = counts[j + c]
+                        if at < capacity:
+                            values[j + c, at] = max(a, 0.0)
+                            entries[j + c, at] = i
+                        counts[j + c] = at + 1

@@ -143,15 +143,18 @@ class Run:
             component, n_components = numbered(parents)
             self.facts["components"] = n_components
             rounds = measured = 0
-            while n_components > self.sizes.components:
+            while n_components > self.sizes.few_components:
                 more, checks = certified_round(state, lists, component, n_components)
                 if not len(more):
-                    raise ValueError(
-                        f"sizes.components: got {self.sizes.components}, but the lists leave {n_components} "
-                        f"components; expected no more; raise it ({8 * n_components**2} bytes), or sizes.list_bytes"
-                    )
+                    break
                 edges, rounds, measured = merged(edges, more), rounds + 1, measured + checks
-                component, n_components = regrouped(more, component, n_components)
+                part, n_components = united(more, component, n_components)
+                component = part[component]
+            if n_components > self.sizes.components:
+                raise ValueError(
+                    f"sizes.components: got {self.sizes.components}, but the lists leave {n_components} components; "
+                    f"expected no more; raise it ({8 * n_components**2} bytes), or sizes.list_bytes"
+                )
             between, checks = lightest(state, lists, component, n_components, by_pair=True)
             tree = kruskal(between, component, n_components)
             self.facts["parts_joined"] = n_components - len(tree)
@@ -170,12 +173,6 @@ class Run:
         if self.machine.points.is_cuda:
             torch.cuda.synchronize(self.machine.points.device)
         self.facts[name] = self.facts.get(name, 0.0) + time.perf_counter() - start
-
-
-def regrouped(more: Edges, component: Tensor, n_components: int) -> tuple[Tensor, int]:
-    """The components after these edges joined some."""
-    part, n_parts = united(more, component, n_components)
-    return part[component], n_parts
 
 
 def described(lists: Lists, plan: Plan, working: Working, coarse: float) -> Facts:

@@ -34,7 +34,8 @@ class Sizes:
         rank: Which smallest of the sample is the threshold; None for six standard deviations above the k-th's.
         capacity: Entries of a list; None for a quarter more than the threshold lets through.
         tiles_between_checks: Tiles after which lists that are nearly full are shortened.
-        components: Components whose pairs have a table; more are first joined by edges that nothing unlisted can beat.
+        few_components: Above this many, components are first joined by edges that nothing unlisted can beat.
+        components: Components whose pairs have a table, at most.
         candidates: Pairs of the second pass that are kept before the tree is made again.
     """
 
@@ -45,7 +46,8 @@ class Sizes:
     rank: int | None = None
     capacity: int | None = None
     tiles_between_checks: int = 1
-    components: int = 4096
+    few_components: int = 256
+    components: int = 8192
     candidates: int = 1 << 20
 
 
@@ -153,7 +155,10 @@ def tiles(n: int, first_of_sample: int, sizes: Sizes) -> Iterator[tuple[slice, s
 
 
 def shorten(working: Working, lists: Lists, k: int) -> None:
-    """Shortens the lists that are nearly full: their k-th smallest so far bounds the core distance from above."""
+    """Shortens the lists that are nearly full to half, but not below what the core distance may need.
+
+    The k-th smallest so far bounds it from above; what a list reaches beyond spares work in the second pass.
+    """
     capacity = lists.values.shape[1]
     nearly = (lists.counts > max(k, int(FULL * capacity))) & (lists.counts <= capacity)
     for piece in torch.split(nearly.nonzero()[:, 0], max(1, working.machine.chunk // capacity)):
@@ -161,10 +166,12 @@ def shorten(working: Working, lists: Lists, k: int) -> None:
             return
         values, entries = lists.values[piece], lists.entries[piece]
         error, square_error = working.radius(piece[:, None], entries)
-        upper = highest(values, error, square_error).masked_fill_(unused(lists, piece), math.inf)
-        top = working.machine.smallest(upper, k)
-        limit = torch.minimum(cutoff(top, *working.radius(piece, None)), lists.thresholds[piece])
-        keep = (values <= limit[:, None]) & ~unused(lists, piece)
+        empty = unused(lists, piece)
+        upper = highest(values, error, square_error).masked_fill_(empty, math.inf)
+        limit = cutoff(working.machine.smallest(upper, k), *working.radius(piece, None))
+        half = working.machine.smallest(values.masked_fill(empty, math.inf), max(k, capacity // 2))
+        limit = torch.minimum(torch.maximum(limit, half), lists.thresholds[piece])
+        keep = (values <= limit[:, None]) & ~empty
         order = torch.argsort((~keep).byte(), dim=1, stable=True)
         lists.values[piece] = values.gather(1, order)
         lists.entries[piece] = entries.gather(1, order)
