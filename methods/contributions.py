@@ -6,7 +6,6 @@ order, so that they do not depend on how many threads there are.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,26 +19,6 @@ EPSILON = 1e-12
 """Added to norms (eq. 2) so that a contribution of zero stays zero."""
 
 CHUNK_ROWS = 16384
-
-
-class Machine(Protocol):
-    """Where the contributions of a site's units are made and summed up; it holds the site's inputs and weight."""
-
-    def contributions(self, unit: int, rows: Int[ndarray, " instances"], normalize: bool) -> ndarray | Tensor:
-        """W_u * q of each instance (instances x d_in), in float32; at unit length where it is to be normalised."""
-        ...
-
-    def sums(
-        self, points: ndarray | Tensor, labels: Int[ndarray, " instances"], shares: Float[ndarray, " instances"], k: int
-    ) -> Float[ndarray, "k d_in"]:
-        """The sum over each cluster of its points, each times its share, in float64; noise (-1) is left out."""
-        ...
-
-    def means(
-        self, unit: int, rows: Int[ndarray, " instances"], labels: Int[ndarray, " instances"], k: int
-    ) -> Float[ndarray, "k d_in"]:
-        """The mean contribution of each cluster's instances, not normalised, in float64."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,10 +38,10 @@ class OnProcessor:
         return contributions(self.inputs, rows, self.weight[unit], normalize)
 
     def sums(
-        self, points: ndarray, labels: Int[ndarray, " instances"], shares: Float[ndarray, " instances"], k: int
+        self, points: ndarray | Tensor, labels: Int[ndarray, " instances"], shares: Float[ndarray, " instances"], k: int
     ) -> Float[ndarray, "k d_in"]:
-        """The sum over each cluster of its points, each times its share."""
-        return cluster_sums(points, np.arange(len(points)), labels, shares, k)
+        """The sum over each cluster of its points, each times its share, in float64; noise (-1) is left out."""
+        return cluster_sums(np.asarray(points), np.arange(len(points)), labels, shares, k)
 
     def means(
         self, unit: int, rows: Int[ndarray, " instances"], labels: Int[ndarray, " instances"], k: int
@@ -98,10 +77,11 @@ class OnDevice:
         return found
 
     def sums(
-        self, points: Tensor, labels: Int[ndarray, " instances"], shares: Float[ndarray, " instances"], k: int
+        self, points: ndarray | Tensor, labels: Int[ndarray, " instances"], shares: Float[ndarray, " instances"], k: int
     ) -> Float[ndarray, "k d_in"]:
-        """The sum over each cluster of its points, each times its share: products with a matrix of shares, in chunks."""
-        return self.weighed(lambda start, stop: points[start:stop], labels, shares, k)
+        """The sum over each cluster of its points, each times its share, by matrix products in chunks."""
+        held = torch.as_tensor(points, device=self.inputs.device)
+        return self.weighed(lambda start, stop: held[start:stop], labels, shares, k)
 
     def means(
         self, unit: int, rows: Int[ndarray, " instances"], labels: Int[ndarray, " instances"], k: int
@@ -129,6 +109,10 @@ class OnDevice:
             total += (belongs * share[start:stop]) @ read(start, stop).double()
         found: Float[ndarray, "k d_in"] = total.cpu().numpy()
         return found
+
+
+Arithmetic = OnProcessor | OnDevice
+"""Where the contributions of a site's units are made and summed up; it holds the site's inputs and weight."""
 
 
 def counts(labels: Int[ndarray, " instances"], k: int) -> Int[ndarray, " k"]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from queue import SimpleQueue
 from typing import ClassVar
 
 import numpy as np
@@ -24,7 +25,7 @@ from methods import groups
 from methods.clustering import Backend, Clusters, Selection, SpanningTree, cluster, condense, spanning_tree
 from methods.clustering.dense import Scratch, one_blas_thread
 from methods.clustering.libraries import reduced
-from methods.contributions import EPSILON, Machine, OnDevice, OnProcessor
+from methods.contributions import EPSILON, Arithmetic, OnDevice, OnProcessor
 from methods.partition import WeightPartition, partition_decomposition
 from methods.protocol import Activations, ActivationSource, Decomposition
 
@@ -124,9 +125,9 @@ class ELUDe(WeightPartition):
         """
         k = self.instances(activations.n_tokens)
         tokens = activations.read(slice(None))
-        machine = self.machine_for(tokens, k)
-        is_on_device = isinstance(machine, OnDevice)
-        n_together = activations.n_threads if k <= SMALL_INSTANCES and not is_on_device else 1
+        arithmetic = self.arithmetic_for(tokens, k)
+        is_shared_out = k <= SMALL_INSTANCES and not isinstance(arithmetic, OnDevice)
+        n_together = activations.n_threads if is_shared_out else 1
         free: SimpleQueue[Scratch] = SimpleQueue()
         for _ in range(n_together):
             free.put(Scratch(activations.n_threads // n_together))
@@ -134,15 +135,16 @@ class ELUDe(WeightPartition):
         def whole(unit: int, values: Float[Tensor, " tokens"]) -> dict[str, Tensor]:
             scratch = free.get()
             try:
-                return self.parts_of(machine, self.found_in(machine, unit, values, k, scratch))
+                return self.parts_of(arithmetic, self.found_in(arithmetic, unit, values, k, scratch))
             finally:
                 free.put(scratch)
 
         with one_blas_thread(), ThreadPoolExecutor(n_together) as pool:
             running: deque[tuple[int, Future[dict[str, Tensor]]]] = deque()
             for unit, values in each_unit(tokens, units):
-                if is_on_device:
-                    work = partial(self.parts_of, machine, self.found_in(machine, unit, values, k, Scratch()))
+                if isinstance(arithmetic, OnDevice):
+                    there = values.to(arithmetic.inputs.device)
+                    work = partial(self.parts_of, arithmetic, self.found_in(arithmetic, unit, there, k, Scratch()))
                 else:
                     work = partial(whole, unit, values)
                 if len(running) == n_together:
@@ -152,7 +154,7 @@ class ELUDe(WeightPartition):
             for number, future in running:
                 yield number, future.result()
 
-    def machine_for(self, tokens: Activations, k: int) -> Machine:
+    def arithmetic_for(self, tokens: Activations, k: int) -> Arithmetic:
         """Where the units are worked: on a GPU where there is one, the instances are many, and ours clusters them."""
         inputs, weight = tokens.needed_inputs(), tokens.needed_weight()
         is_ours = self.backend == "exact" and not self.umap_dimensions
@@ -161,26 +163,25 @@ class ELUDe(WeightPartition):
         return OnProcessor(inputs.numpy(), weight.numpy())
 
     def found_in(
-        self, machine: Machine, unit: int, values: Float[Tensor, " tokens"], k: int, scratch: Scratch
+        self, arithmetic: Arithmetic, unit: int, values: Float[Tensor, " tokens"], k: int, scratch: Scratch
     ) -> "Instances":
         """The instances of one unit, their contributions, and the tree or the clusters of these."""
-        rows = top_instances(values, k)
-        points = machine.contributions(unit, rows.numpy(), self.normalize)
-        clustered = reduced(points, self.umap_dimensions) if self.umap_dimensions else points
+        chosen = top_instances(values, k)
+        rows, lowest = chosen.cpu().numpy(), float(values[chosen[-1]])
+        points = arithmetic.contributions(unit, rows, self.normalize)
+        clustered = reduced(np.asarray(points), self.umap_dimensions) if self.umap_dimensions else points
         options = (self.min_cluster_size, self.min_samples or None)
-        found: SpanningTree | Clusters
         if self.backend == "exact":
-            found = spanning_tree(clustered, *options, scratch=scratch)
-        else:
-            found = cluster(clustered, *options, self.selection, self.backend)
-        return Instances(unit, rows.numpy(), float(values[rows[-1]]), points, found)
+            return Instances(unit, rows, lowest, points, spanning_tree(clustered, *options, scratch=scratch))
+        found = cluster(np.asarray(clustered), *options, self.selection, self.backend)
+        return Instances(unit, rows, lowest, points, found)
 
-    def parts_of(self, machine: Machine, instances: "Instances") -> dict[str, Tensor]:
+    def parts_of(self, arithmetic: Arithmetic, instances: "Instances") -> dict[str, Tensor]:
         """What is kept of one unit: the owners of its dimensions, and the facts of its clusters."""
         found = instances.found
         if not isinstance(found, Clusters):
             found = condense(found, self.min_cluster_size, self.selection)
-        owns, rho = self.split(machine, instances, found)
+        owns, rho = self.split(arithmetic, instances, found)
         return {
             "owns": torch.from_numpy(owns),
             "clusters_found": torch.tensor([found.n_clusters]),
@@ -196,20 +197,20 @@ class ELUDe(WeightPartition):
         return max(1, min(count, n_tokens))
 
     def split(
-        self, machine: Machine, instances: "Instances", found: Clusters
+        self, arithmetic: Arithmetic, instances: "Instances", found: Clusters
     ) -> tuple[UInt8[ndarray, "k d_in"], float]:
         """The assignment of one unit's dimensions to its subunits, and its rho (0 where unsplit)."""
         k, labels, points = found.n_clusters, found.labels, instances.points
         if k < 2:
             return np.ones((1, points.shape[1]), dtype=np.uint8), 0.0
-        sums = machine.sums(points, labels, found.probabilities, k)
+        sums = arithmetic.sums(points, labels, found.probabilities, k)
         directions = sums / (np.linalg.norm(sums, axis=1, keepdims=True) + EPSILON)
         if self.rho:
             return groups.owners(directions, self.rho, self.group_rule), self.rho
-        means = machine.means(instances.unit, instances.rows, labels, k)
+        means = arithmetic.means(instances.unit, instances.rows, labels, k)
         members = None
         if self.objective == "accuracy":
-            raw = machine.contributions(instances.unit, instances.rows[labels >= 0], False)
+            raw = arithmetic.contributions(instances.unit, instances.rows[labels >= 0], False)
             members = np.asarray(raw.cpu() if isinstance(raw, Tensor) else raw, np.float64), labels[labels >= 0]
         rho, owns = groups.best_rho(directions, means, self.objective, self.group_rule, members=members)
         return owns, rho

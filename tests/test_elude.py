@@ -11,15 +11,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from torch import Tensor
 
 from bench.planted import planted
 from methods import groups
-from methods.clustering import cluster
+from methods.clustering import SpanningTree, cluster, condense
 from methods.clustering.dense import Scratch
 from methods.clustering.trees import numbered_by_smallest_member
-from methods.contributions import contributions
-from methods.elude import ELUDe, representatives, top_instances
+from methods.contributions import Arithmetic, OnDevice, OnProcessor
+from methods.elude import ELUDe, Instances, top_instances
 from methods.partition import DisentangledLinear, n_owners, subunit_weights
 from methods.protocol import Activations, Decomposition
 
@@ -143,12 +142,23 @@ def test_few_points_are_noise() -> None:
     assert cluster(blobs(5, 2), 8).labels.tolist() == [-1] * 5
 
 
-def test_representatives_weigh_by_probability_and_leave_noise_out() -> None:
+def arithmetics(inputs: np.ndarray, weight: np.ndarray) -> list[Arithmetic]:
+    return [OnProcessor(inputs, weight), OnDevice(torch.from_numpy(inputs), torch.from_numpy(weight))]
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["processor", "device"])
+def test_representatives_weigh_by_probability_and_leave_noise_out(which: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("methods.contributions.CHUNK_ROWS", 77)
     points = blobs(300, 4)
     found = cluster(points, 8)
+    arithmetic = arithmetics(points, np.full((1, 12), 2.0, np.float32))[which]
+    held = torch.from_numpy(points) if which else points
+    sums = arithmetic.sums(held, found.labels, found.probabilities, found.n_clusters)
+    means = arithmetic.means(0, np.arange(300), found.labels, found.n_clusters)
     for c in range(found.n_clusters):
-        total = sum(found.probabilities[i] * points[i] for i in range(300) if found.labels[i] == c)
-        assert np.allclose(representatives(points, found)[c], total / np.linalg.norm(total))
+        members = np.flatnonzero(found.labels == c)
+        assert np.allclose(sums[c], sum(found.probabilities[i] * points[i].astype(np.float64) for i in members))
+        assert np.allclose(means[c], 2 * points[members].astype(np.float64).mean(axis=0))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -180,7 +190,12 @@ def test_a_subunit_answers_to_its_own_cluster() -> None:
     inputs[which == 0, :10] += 1 + 0.2 * rng.random((int((which == 0).sum()), 10), dtype=np.float32)
     inputs[which == 1, 10:] += 1 + 0.2 * rng.random((int((which == 1).sum()), 10), dtype=np.float32)
     method = ELUDe(top_k=300.0, min_cluster_size=20)
-    owns, found, rho = method.split(inputs, np.arange(400), np.ones(20, np.float32), Scratch())
+    arithmetic = OnProcessor(inputs, np.ones((1, 20), np.float32))
+    values = torch.arange(400.0).flip(0)
+    instances = method.found_in(arithmetic, 0, values, 400, Scratch())
+    assert isinstance(instances.found, SpanningTree)
+    found = condense(instances.found, 20)
+    owns, rho = method.split(arithmetic, instances, found)
     assert found.n_clusters == 2
     assert 0 < rho <= 1
     assert sorted(map(tuple, owns.tolist())) == [(0,) * 10 + (1,) * 10, (1,) * 10 + (0,) * 10]
@@ -270,12 +285,12 @@ def test_every_finished_unit_is_kept_and_taken_up(tmp_path: Path, monkeypatch: p
     plain = method.decompose(planted(), seed=0)
     right, worked = ELUDe.found_in, []
 
-    def dies(self: ELUDe, inputs: np.ndarray, weight: np.ndarray, unit: int, *rest: Any) -> dict[str, Tensor]:
+    def dies(self: ELUDe, arithmetic: Arithmetic, unit: int, *rest: Any) -> Instances:
         if unit == 7 and 7 not in worked:
             worked.append(unit)
             raise KeyboardInterrupt
         worked.append(unit)
-        return right(self, inputs, weight, unit, *rest)
+        return right(self, arithmetic, unit, *rest)
 
     monkeypatch.setattr(ELUDe, "found_in", dies)
     with pytest.raises(KeyboardInterrupt):
@@ -303,17 +318,29 @@ def test_it_says_how_far_it_is() -> None:
 
 
 @pytest.mark.parametrize("normalize", [True, False])
-def test_contributions_are_products_at_unit_length(normalize: bool) -> None:
-    source = planted()
-    inputs, weight = source.read(slice(None)).needed_inputs().numpy(), source.read(slice(0)).needed_weight().numpy()
-    rows = np.array([5, 3, 5])
-    expected = inputs[rows].astype(np.float64) * weight[2]
-    found = contributions(
-        np.concatenate([inputs, np.zeros((1, 40), np.float32)]), np.append(rows, 600), weight[2], normalize
-    )
+@pytest.mark.parametrize("which", [0, 1], ids=["processor", "device"])
+def test_contributions_are_products_at_unit_length(which: int, normalize: bool) -> None:
+    tokens = planted().read(slice(None))
+    inputs = np.concatenate([tokens.needed_inputs().numpy(), np.zeros((1, 40), np.float32)])
+    arithmetic = arithmetics(inputs, tokens.needed_weight().numpy())[which]
+    found = np.asarray(arithmetic.contributions(2, np.array([5, 3, 5, 600]), normalize))
+    expected = inputs[[5, 3, 5]].astype(np.float64) * tokens.needed_weight()[2].numpy()
     assert found.dtype == np.float32
     assert np.allclose(found[:3], normalized(expected) if normalize else expected, rtol=1e-6)
     assert not found[3].any()
+
+
+@pytest.mark.parametrize("objective", ["margin", "accuracy"])
+def test_a_device_finds_what_a_processor_finds(
+    objective: groups.Objective, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = ELUDe(top_k=0.2, min_cluster_size=5, objective=objective)
+    plain = method.decompose(planted(), seed=0)
+    tokens = planted().read(slice(None))
+    device = OnDevice(tokens.needed_inputs(), tokens.needed_weight())
+    monkeypatch.setattr(ELUDe, "arithmetic_for", lambda self, tokens, k: device)
+    assert_same(plain, method.decompose(replace(planted(), keeps=tmp_path), seed=0))
+    assert len(list(tmp_path.iterdir())) == 12
 
 
 def assert_same(one: Decomposition, other: Decomposition) -> None:

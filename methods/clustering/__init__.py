@@ -13,7 +13,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
-from methods.clustering import dense, libraries
+from methods.clustering import dense, libraries, lists
 from methods.clustering.trees import Clusters, Selection, SpanningTree, Ties, condense
 
 __all__ = ["Backend", "Clusters", "Selection", "SpanningTree", "Ties", "cluster", "condense", "spanning_tree"]
@@ -77,7 +77,8 @@ def spanning_tree(
     if isinstance(points, Tensor):
         return lists.spanning_tree(points, k, device=str(points.device), threads=scratch.n_threads)
     if len(points) < 2:
-        return SpanningTree(np.zeros(len(points)), *np.zeros((2, 0), np.int64), np.zeros(0))
+        none = np.zeros(0, np.int64)
+        return SpanningTree(np.zeros(len(points)), none, none, np.zeros(0))
     if 4 * len(points) ** 2 <= DENSE_BYTES:
         return dense.spanning_tree(points, k, scratch)
     return lists.spanning_tree(points, k, threads=scratch.n_threads)
