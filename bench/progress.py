@@ -32,6 +32,7 @@ class Display:
         self.n_finished = 0
         self.last_line = time.monotonic()
         self.latest = "starting"
+        self.began: dict[str, tuple[str, int, float]] = {}
         self.bars: Progress | None = None
         if not is_quiet and self.console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -52,13 +53,25 @@ class Display:
 
     def progressed(self, task: Task, what: str, done: int, total: int) -> None:
         """A running task says how far it is."""
+        rate = self.rate(task, what, done)
         if self.bars:
             if task.id not in self.rows:
                 self.rows[task.id] = self.bars.add_task(task.name)
-            self.bars.update(self.rows[task.id], description=f"{task.name}: {what}", completed=done, total=total)
+            text = f"{task.name}: {what}" + (f", {rate:.3g}/s" if rate else "")
+            self.bars.update(self.rows[task.id], description=text, completed=done, total=total)
         else:
-            self.latest = f"{task.name}: {what} {done}/{total}"
+            pace = f", {rate:.3g}/s, {span((total - done) / rate)} left" if rate else ""
+            self.latest = f"{task.name}: {what} {done}/{total}{pace}"
             self.waited()
+
+    def rate(self, task: Task, what: str, done: int) -> float | None:
+        """How many are done in a second, since this was first heard of; None before a second has gone by."""
+        now = time.monotonic()
+        began, first, start = self.began.get(task.id, ("", 0, now))
+        if began != what or done < first:
+            first, start = done, now
+            self.began[task.id] = (what, first, start)
+        return (done - first) / (now - start) if done > first and now - start >= 1 else None
 
     def waited(self) -> None:
         """Time has gone by: without bars, a line is due every 30 seconds, whether anything was reported or not."""
@@ -79,6 +92,14 @@ class Display:
             if task.id in self.rows:
                 self.bars.remove_task(self.rows.pop(task.id))
         self.said(f"{self.n_finished}/{self.n_tasks} {task.name} {ending(outcome)}")
+
+
+def span(seconds: float) -> str:
+    """A time as people say it."""
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def ending(outcome: Any) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor
 from bench.backbones import EmbeddedViT
 from bench.datasets import Shapes
 from bench.sites import Site
-from methods.clustering import cluster, dense, libraries
+from methods.clustering import cluster, dense, libraries, lists
 from methods.clustering.trees import condense, numbered_by_smallest_member
 from methods.elude import top_instances
 
@@ -113,6 +113,17 @@ def test_clusters_are_those_of_the_exact_tree_by_definition(name: str) -> None:
     scale = max(1.0, float(np.abs(points).max()))
     assert np.abs(tree.cores - expected.cores).max() <= 1e-12 * scale
     assert np.abs(np.sort(tree.weights) - expected.weights).max() <= 1e-12 * scale
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name != "fewer-points-than-a-cluster"])
+def test_the_gpus_way_emulated_finds_the_same(name: str) -> None:
+    make, size, samples = CASES[name]
+    points = make()
+    samples = min(samples, len(points) - 1)
+    tree = lists.spanning_tree(points, samples, precision="float16", kernels="torch")
+    found, expected = condense(tree, size), cluster(points, size, samples)
+    assert np.array_equal(found.labels, expected.labels)
+    assert np.abs(found.probabilities - expected.probabilities).max() <= 1e-12
 
 
 def test_the_data_sets_have_clusters_to_get_wrong() -> None:

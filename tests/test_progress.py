@@ -33,6 +33,26 @@ def test_without_a_terminal_a_line_is_due_every_30_seconds(monkeypatch: pytest.M
     assert [line[9:] for line in lines] == ["0/3 tasks; shapes: backbone: epochs 1/20"] * 3
 
 
+def test_pace_and_time_left_are_of_what_was_done_since_it_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("bench.progress.time.monotonic", lambda: clock[0])
+    where, file = console(terminal=False)
+    display = Display(1, console=where)
+    for second, what, done in (
+        (0, "units", 68),
+        (10, "units", 88),
+        (31, "units", 130),
+        (40, "pass", 0),
+        (62, "pass", 1),
+    ):
+        clock[0] = float(second)
+        display.progressed(TASK, what, done, 768)
+    assert [line[9:] for line in file.getvalue().splitlines()] == [
+        "0/1 tasks; shapes: backbone: units 130/768, 2/s, 5.3 min left",
+        "0/1 tasks; shapes: backbone: pass 1/768, 0.0455/s, 4.7 h left",
+    ]
+
+
 def trial(*, is_chosen: bool, reason: str | None = None) -> Trial:
     return Trial({}, None, None, None, None, is_chosen, 10, reason)
 
