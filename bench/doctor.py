@@ -16,6 +16,9 @@ ROOM_BYTES = 2 * 1024**3
 
 EXTRAS = {"cuml": "cuml", "umap": "umap", "ray": "ray", "judges": "httpx2"}
 
+WIDE_KERNELS = {"SkylakeX", "Cooperlake", "SapphireRapids"}
+"""OpenBLAS's names of the kernels that use AVX-512."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -46,7 +49,7 @@ def examine(cache: Path | None = None) -> list[Finding]:
     for name in PACKAGES:
         found = version_of(name)
         findings.append(Finding(name, found, found != "not installed"))
-    findings.append(torch_finding())
+    findings += [torch_finding(), products_finding()]
     for extra, module in EXTRAS.items():
         there = find_spec(module) is not None
         found = "installed" if there else f"not installed: pip install -c constraints.txt -e '.[{extra}]'"
@@ -63,6 +66,21 @@ def torch_finding() -> Finding:
         return Finding("torch beside torchvision", f"does not import ({error}); install both from one source", False)
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU: everything runs on the processor"
     return Finding("torch beside torchvision", f"{torch.__version__} beside {torchvision.__version__}; {name}")
+
+
+def products_finding(cpuinfo: Path = Path("/proc/cpuinfo")) -> Finding:
+    """Whether numpy's matrix products, most of the time of clustering, use the widest vectors there are."""
+    import numpy  # noqa: F401 - so that its libraries are loaded
+    from threadpoolctl import threadpool_info
+
+    kernels = sorted(
+        {str(library.get("architecture")) for library in threadpool_info() if library["user_api"] == "blas"}
+    )
+    found = f"kernels for {', '.join(kernels) or 'an unknown processor'}"
+    has_wide = cpuinfo.exists() and " avx512f " in cpuinfo.read_text(encoding="utf-8")
+    if has_wide and not WIDE_KERNELS & set(kernels):
+        found += "; the processor has AVX-512, which they leave unused: try OPENBLAS_CORETYPE=SkylakeX"
+    return Finding("matrix products", found)
 
 
 def folder_finding(cache: Path) -> Finding:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = (
-    "eludebench", "torch", "torchvision", "timm", "overcomplete", "hdbscan", "numpy", "scipy", "scikit-learn",
+    "eludebench", "torch", "torchvision", "timm", "overcomplete", "hdbscan", "numba", "numpy", "scipy", "scikit-learn",
     "scikit-image", "pandas", "safetensors",
 )  # fmt: skip
 ROOT = Path(__file__).resolve().parent.parent
