@@ -1,6 +1,7 @@
 """The list path finds a minimum spanning tree: against distances and trees in float64, by numpy and scipy."""
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -87,7 +88,8 @@ def near_ties() -> ndarray:
     """A grid whose neighbours are at one distance but for 1e-7."""
     rng = np.random.default_rng(3)
     grid: ndarray = np.stack(np.meshgrid(*[np.arange(5.0)] * 4), axis=-1).reshape(-1, 4)
-    return np.asarray(grid + 1e-7 * rng.normal(size=grid.shape))
+    found: ndarray = grid + 1e-7 * rng.normal(size=grid.shape)
+    return found
 
 
 def apart(common: float, between: float) -> ndarray:
@@ -95,7 +97,7 @@ def apart(common: float, between: float) -> ndarray:
     rng = np.random.default_rng(4)
     x = rng.normal(size=(600, 8)) / 4 + common / np.sqrt(8)
     x[:300] += between / np.sqrt(8)
-    return x.astype(np.float32)
+    return np.asarray(x, dtype=np.float32)
 
 
 DATA: dict[str, tuple[Any, int]] = {
@@ -341,7 +343,7 @@ def lists():
 counts = torch.randint(0, 6, (130,), generator=g, dtype=torch.int32)
 limits = torch.rand(130, generator=g) * 1.2
 squares = torch.rand(130, generator=g)
-kernels.ALONG_ROWS, kernels.ALONG_COLUMNS, kernels.DIMENSIONS = (2, 32), (16, 16), 8
+kernels.ALONG_ROWS, kernels.ALONG_COLUMNS, kernels.DIMENSIONS = (8, 32), (16, 16), 8
 for rows, columns in (((0, 50), (0, 70)), ((20, 50), (50, 130)), ((100, 130), (100, 130))):
     tile = torch.rand(rows[1] - rows[0], columns[1] - columns[0], generator=g)
     wanted, found = lists(), lists()
@@ -352,12 +354,12 @@ for rows, columns in (((0, 50), (0, 70)), ((20, 50), (50, 130)), ((100, 130), (1
         assert torch.equal(getattr(wanted, name), getattr(found, name)), name
     assert (found.counts > counts).any() and (found.counts > 12).any()
 points = torch.randn(40, 21, generator=g)
-i, j = torch.randint(0, 40, (60,), generator=g), torch.randint(0, 40, (60,), generator=g)
+i, j = torch.randint(0, 40, (30,), generator=g), torch.randint(0, 40, (30,), generator=g)
 found = kernels.distances(points, i, j)
 assert torch.allclose(found, gpu.folded_distances(points, i, j, 64), rtol=1e-14, atol=0)
 assert torch.equal(found, kernels.distances(points, j, i))
-few = Sizes(tile_rows=30, tile_columns=40, capacity=30)
-trees = [spanning_tree(points, 4, precision="float16", kernels=k, sizes=few) for k in ("triton", "torch")]
+few = Sizes(tile_rows=16, tile_columns=16, capacity=14)
+trees = [spanning_tree(points[:26], 4, precision="float16", kernels=k, sizes=few) for k in ("triton", "torch")]
 assert abs(trees[0].weights - trees[1].weights).max() < 1e-12
 print("same")
 """
@@ -380,3 +382,17 @@ def test_tree_is_the_reference_on_a_gpu(name: str, kernels: Any) -> None:
     assert_same_tree(found, wanted, k)
     again = spanning_tree(points, k, device="cuda", kernels=kernels)
     np.testing.assert_array_equal(found.weights, again.weights)
+
+
+def test_the_gpu_measurements_run_on_a_processor(tmp_path: Path) -> None:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    words = ["--quick", "--device", "cpu", "--out", str(tmp_path / "gpu.json")]
+    script = ROOT / "tests" / "speed" / "gpu.py"
+    subprocess.run([sys.executable, str(script), *words], env=env, check=True, capture_output=True)
+    found = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))
+    assert found["device"]["name"].startswith("cpu")
+    sections = ("products", "errors", "lists", "gather", "agreement", "whole", "energy", "cuml")
+    assert [name for name in sections if "error" in found[name]] == []
+    assert found["errors"]["outside_radius"] == 0
+    assert found["agreement"]["torch"]["weights"] < 1e-12
+    assert [run["n"] for run in found["whole"]["runs"]] == [300, 600]

@@ -15,7 +15,7 @@ from torch import Tensor
 from methods.clustering.machines import Lists
 from methods.clustering.neighbours import unused
 from methods.clustering.trees import spanning_forest
-from methods.clustering.working import Working, highest, lowest, pieces
+from methods.clustering.working import Working, highest, lowest, picked, pieces
 
 SEARCHES, SEARCHED = 3, 256
 """How often nearer edges between the parts of a forest are looked for, and from how many rows."""
@@ -105,7 +105,7 @@ def first_round(lists: Lists, cores: Float[Tensor, " points"], chunk: int) -> tu
     parents = torch.arange(n, device=cores.device)
     for piece in pieces(n, chunk // capacity):
         beyond = (lists.values[piece] >= 0) | unused(lists, piece)
-        found = ranks[lists.entries[piece]].masked_fill_(beyond, n)
+        found = picked(ranks, lists.entries[piece]).masked_fill_(beyond, n)
         best, place = found.min(dim=1)
         nearest = lists.entries[piece].gather(1, place[:, None])[:, 0].long()
         parents[piece] = torch.where(best < ranks[piece], nearest, parents[piece])
@@ -131,10 +131,10 @@ def lightest(
     n, capacity = lists.values.shape
     size = n_components**2 if by_pair else n_components
     table = torch.full((size,), torch.inf, dtype=torch.float64, device=component.device)
-    kept = []
+    kept, owner = [], component.int()
     for piece in pieces(n, state.working.machine.chunk // capacity):
-        near = component[lists.entries[piece]]
-        row, place = ((near != component[piece][:, None]) & ~unused(lists, piece)).nonzero(as_tuple=True)
+        away = picked(owner, lists.entries[piece]) != owner[piece][:, None]
+        row, place = (away & ~unused(lists, piece)).nonzero(as_tuple=True)
         i, j, values = row + piece.start, lists.entries[piece][row, place].long(), lists.values[piece][row, place]
         low, high = state.weighed(i, j, values)
         found = Pairs(i, j, values, low, keys(component, i, j, n_components, by_pair))

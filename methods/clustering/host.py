@@ -26,7 +26,7 @@ class Host:
     """
 
     half = torch.float32
-    chunk = 1 << 22
+    chunk = 1 << 18
     task_rows, task_pairs = 256, 4096
 
     def __init__(self, points: Float[ndarray, "points dimensions"], threads: int) -> None:
@@ -37,9 +37,17 @@ class Host:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """One BLAS thread in each of the pool's while it lasts; then the pool ends."""
-        with threadpool_limits(1, "blas"), self.pool:
-            yield
+        """One thread of BLAS and of torch in each of the pool's while it lasts; then the pool ends.
+
+        Torch's own threads wait by spinning, which on a busy machine costs more than its share of the work.
+        """
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            with threadpool_limits(1, "blas"), self.pool:
+                yield
+        finally:
+            torch.set_num_threads(before)
 
     def products(
         self, rows: Float[Tensor, "rows dimensions"], columns: Float[Tensor, "columns dimensions"]

@@ -16,7 +16,7 @@ from torch import Tensor
 from methods.clustering.machines import Lists
 from methods.clustering.working import Working, cutoff, highest, lowest, pieces
 
-FULL = 0.75
+FULL = 0.8
 """A list that is fuller than this is shortened to what its k-th smallest so far leaves possible."""
 FEWEST_ENTRIES = 16
 
@@ -32,7 +32,7 @@ class Sizes:
             all others instead, at twice the products.
         sample: Rows that thresholds are taken from; None for what puts 40 neighbours into the sample.
         rank: Which smallest of the sample is the threshold; None for six standard deviations above the k-th's.
-        capacity: Entries of a list; None for a quarter more than the threshold lets through.
+        capacity: Entries of a list; None for half more than the threshold lets through.
         tiles_between_checks: Tiles after which lists that are nearly full are shortened.
         few_components: Above this many, components are first joined by edges that nothing unlisted can beat.
         components: Components whose pairs have a table, at most.
@@ -73,7 +73,7 @@ def planned(n: int, k: int, sizes: Sizes) -> Plan:
     sample = min(n, sizes.sample or min(16384, max(256, 40 * n // (k + 1))))
     expected = (k + 1) * sample / n
     rank = min(sample, sizes.rank or math.ceil(expected + 6 * math.sqrt(expected) + 6))
-    needed = min(n - 1, sizes.capacity or int(1.25 * rank * n / sample) + 64)
+    needed = min(n - 1, sizes.capacity or int(1.5 * rank * n / sample) + 64)
     fits = sizes.list_bytes // (8 * n)
     if fits < min(FEWEST_ENTRIES, n - 1):
         raise ValueError(
@@ -181,7 +181,7 @@ def shorten(working: Working, lists: Lists, k: int) -> None:
 
 def unused(lists: Lists, rows: slice | Int[Tensor, " rows"]) -> Bool[Tensor, "rows capacity"]:
     """Which places of these lists hold nothing."""
-    places = torch.arange(lists.values.shape[1], device=lists.values.device)
+    places = torch.arange(lists.values.shape[1], dtype=torch.int32, device=lists.values.device)
     return places >= lists.counts[rows][:, None]
 
 

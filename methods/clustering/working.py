@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from methods.clustering.machines import Machine
@@ -71,7 +71,8 @@ class Working:
         """The error of the root and of the square, for pairs of rows; without `j`, the largest that row i can meet."""
         if j is None:
             return self.errors[i] + self.errors.max(), self.relative * (self.squares[i] + self.squares.max()).float()
-        return self.errors[i] + self.errors[j], self.relative * (self.squares[i] + self.squares[j]).float()
+        squares = self.relative * (self.squares[i] + picked(self.squares, j)).float()
+        return self.errors[i] + picked(self.errors, j), squares
 
     def rechecked(
         self, i: Int[Tensor, " pairs"], j: Int[Tensor, " pairs"], a: Float[Tensor, " pairs"]
@@ -93,6 +94,11 @@ class Working:
                 f"{float(square_error[at]):.3g} of the square; use precision='float64' and report the device"
             )
         return found
+
+
+def picked(values: Shaped[Tensor, " points"], at: Int[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
+    """The values at these places; several times faster than an index, which copies 32-bit places to 64."""
+    return values.index_select(0, at.reshape(-1)).view(at.shape)
 
 
 def lowest(
