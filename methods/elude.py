@@ -20,6 +20,7 @@ from methods import groups
 from methods.clustering import Clusters, Selection, cluster
 from methods.partition import WeightPartition, partition_decomposition
 from methods.protocol import ActivationSource, Decomposition
+from methods.seals import seal
 
 EPSILON = 1e-12
 """Added to norms (eq. 2) so that a contribution of zero stays zero."""
@@ -90,6 +91,7 @@ class ELUDe(WeightPartition):
                 "instances": k,
                 "noise_share": float(np.mean(noise)),
                 "units_with_instances_at_or_below_zero": sum(value <= 0 for value in lowest),
+                **seal(weight, tokens.bias),
             },
             rho=torch.tensor(rhos, dtype=torch.float64),
             noise_share=torch.tensor(noise, dtype=torch.float64),

@@ -10,7 +10,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.planted import planted
 from methods.elude import ELUDe
-from methods.partition import summed_by_unit
+from methods.parts import summed_by_unit
 from methods.sae import TopKSAE
 
 ROOT = Path(__file__).resolve().parent.parent.parent
