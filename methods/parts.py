@@ -54,11 +54,17 @@ def part_weights(
 ) -> tuple[Float[Tensor, "atoms d_in"], Float[Tensor, " atoms"]]:
     """Weight and bias of these parts; arguments as the attributes of `Parts`, and the site's own kernel and bias.
 
-    Divided in float64 and rounded once. That happens on the kernel, not on the parts: a mask is all that is left for
-    each of them.
+    Divided in float64 and rounded once. For many parts that happens on the kernel, and a mask is all that is left for
+    each of them; for few on the rows that they need.
     """
-    shares = (1 / divisors.double() * weight.double()).to(weight.dtype)
-    weights = shares.index_select(0, unit_of_atom) * holds
+    rows = unit_of_atom
+    if len(rows) < len(weight):
+        weights = (weight.index_select(0, rows).double() * divisors.index_select(0, rows).double().reciprocal_()).to(
+            weight.dtype
+        )
+    else:
+        weights = (weight.double() * divisors.double().reciprocal_()).to(weight.dtype).index_select(0, rows)
+    weights.mul_(holds)
     if bias is None:
         return weights, weight.new_zeros(len(holds))
     return weights, (bias_shares * bias.double().index_select(0, unit_of_atom)).to(weight.dtype)
@@ -126,8 +132,10 @@ def packed(mask: Mask) -> UInt8[Tensor, "atoms bytes"]:
 
 
 def unpacked(bits: UInt8[Tensor, "atoms bytes"], d_in: int) -> Mask:
-    """The mask that was packed."""
-    return ((bits[:, :, None] >> places(bits)) & 1).flatten(1)[:, :d_in]
+    """The mask that was packed: each byte is looked up among the 256 there are, whose eight dimensions are one word."""
+    every_byte = torch.arange(256, dtype=torch.uint8, device=bits.device)
+    words = ((every_byte[:, None] >> places(bits)) & 1).view(torch.int64).squeeze(1)
+    return words[bits.int()].view(torch.uint8)[:, :d_in]
 
 
 def places(like: Tensor) -> UInt8[Tensor, "8"]:
