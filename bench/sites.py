@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from bench import UnknownNameError, UsageError
 from bench.backbones import Backbone
 from bench.registry import unknown
+from methods.layer import Linear
+from methods.surgery import linear_at, problem_of
 
-Linear = nn.Linear | nn.Conv2d
 Images = UInt8[Tensor, "images 3 height width"]
 
 
@@ -28,29 +29,13 @@ def find_layer(root: nn.Module, path: str) -> Linear:
         UsageError: The module is something else.
     """
     modules = dict(root.named_modules())
-    usable = [name for name, module in modules.items() if not problem_of(module)]
     if path not in modules:
+        usable = [name for name, module in modules.items() if not problem_of(module)]
         raise UnknownNameError(unknown("module", path, usable, "the list in this message"))
-    module = modules[path]
-    problem = problem_of(module)
-    if problem or not isinstance(module, nn.Linear | nn.Conv2d):
-        raise UsageError(
-            f"module: got {path!r}, which is {problem}; expected a linear layer or a 1x1 convolution; "
-            f"choose one of {', '.join(usable)}"
-        )
-    return module
-
-
-def problem_of(module: nn.Module) -> str:
-    """Why a module cannot be a site; empty where it can."""
-    if isinstance(module, nn.Linear):
-        return ""
-    if isinstance(module, nn.Conv2d):
-        plain = module.kernel_size == (1, 1) and module.stride == (1, 1) and module.groups == 1
-        plain = plain and module.padding in ((0, 0), "valid", "same")
-        kernel, stride = "x".join(map(str, module.kernel_size)), "x".join(map(str, module.stride))
-        return "" if plain else f"a {kernel} convolution with stride {stride} and {module.groups} group(s)"
-    return f"a {type(module).__name__}"
+    try:
+        return linear_at(root, path)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 @dataclass(frozen=True, eq=False)

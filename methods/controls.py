@@ -15,6 +15,7 @@ from torch import Tensor
 
 from methods.partition import WeightPartition, parents, partition_decomposition
 from methods.protocol import Activations, ActivationSource, Codes, Decomposition, Properties
+from methods.seals import seal
 
 BATCH_TOKENS = 65_536
 """Tokens that are looked at together where all of them are streamed."""
@@ -178,11 +179,12 @@ class RandomPartition(WeightPartition):
 
     def decompose_like(self, activations: ActivationSource, leader: Decomposition, *, seed: int) -> Decomposition:
         """A random assignment with the leader's number of parts per unit; the same seed, the same assignment."""
-        weight = activations.read(slice(0, 1)).needed_weight()
+        tokens = activations.read(slice(0, 1))
+        weight = tokens.needed_weight()
         parts = torch.bincount(parents(leader), minlength=weight.shape[0]).tolist()
         rng = np.random.default_rng(seed)
         owns = []
         for k in parts:
             part = rng.integers(k, size=weight.shape[1])
             owns.append(torch.from_numpy((part[None, :] == np.arange(k)[:, None]).astype(np.uint8)))
-        return partition_decomposition(owns, parts, {"parts_like": self.like})
+        return partition_decomposition(owns, parts, {"parts_like": self.like, **seal(weight, tokens.bias)})

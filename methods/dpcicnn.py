@@ -18,8 +18,10 @@ from torch import Tensor
 
 from methods.groups import RHOS
 from methods.images import batches_of_images, images_of
-from methods.partition import DisentangledLinear, SplitUnits, parents, summed_by_unit
+from methods.partition import SplitUnits, parents
+from methods.parts import Parts, summed_by_unit
 from methods.protocol import ActivationSource, Codes, Decomposition, Properties
+from methods.seals import seal
 
 CHUNK_TOKENS = 8192
 """Tokens whose parts are computed at once while rho is searched."""
@@ -113,7 +115,8 @@ class DPCiCNN(SplitUnits):
             if pair is not None:
                 found.append(PolysemanticUnit(unit, *pair))
         rhos = [self.rho] * len(found) if self.rho else best_rhos(activations, found, weight, tokens.bias)
-        notes = {"split_units": len(found), "units_responsible_for_several_classes": len(several)}
+        notes: dict[str, int | str] = {"split_units": len(found), "units_responsible_for_several_classes": len(several)}
+        notes |= seal(weight, tokens.bias)
         return assembled(found, rhos, weight.shape[0], weight.shape[1], notes)
 
     def statistics(self, activations: ActivationSource, weight: Float[Tensor, "units d_in"]) -> ClassStatistics:
@@ -160,28 +163,17 @@ class DPCiCNN(SplitUnits):
         first, second = classes[[row, column]].tolist()
         return (first, second), relevance[[row, column]]
 
+    def parts(self, decomposition: Decomposition) -> Parts:
+        """How the units are split, for `methods.surgery.disentangle`; each part has the unit's whole bias."""
+        tensors, unit_of_atom = decomposition.tensors, parents(decomposition)
+        divisors = torch.ones(len(tensors["rho"]), tensors["keeps"].shape[1], dtype=torch.uint8)
+        shares = torch.ones(len(unit_of_atom), dtype=torch.float64)
+        return Parts(tensors["keeps"], unit_of_atom, divisors, shares, tensors["signs"], decomposition.notes)
+
     def decode(self, decomposition: Decomposition, codes: Codes) -> Float[Tensor, "tokens units"]:
         """The units: both parts, less what they share."""
         unit_of_atom, signs = (values.to(codes.device) for values in (parents(decomposition), signs_of(decomposition)))
         return summed_by_unit(codes, unit_of_atom, len(decomposition.tensors["rho"]), signs)
-
-    def dictionary(
-        self, decomposition: Decomposition, weight: Float[Tensor, "units d_in"]
-    ) -> Float[Tensor, "atoms d_in"]:
-        """The weights of the parts, in the space of the inputs."""
-        return weight[parents(decomposition).to(weight.device)] * decomposition.tensors["keeps"].to(weight)
-
-    def layer(
-        self,
-        decomposition: Decomposition,
-        weight: Float[Tensor, "units d_in"],
-        bias: Float[Tensor, " units"] | None,
-    ) -> DisentangledLinear:
-        """The layer of the parts, a residual taken off; each part has the unit's whole bias."""
-        unit_of_atom = parents(decomposition).to(weight.device)
-        biases = (weight.new_zeros(len(weight)) if bias is None else bias)[unit_of_atom]
-        weights = self.dictionary(decomposition, weight)
-        return DisentangledLinear(weights, biases, unit_of_atom, len(weight), signs_of(decomposition).to(weight.device))
 
 
 def assembled(
@@ -189,7 +181,7 @@ def assembled(
     rhos: list[float],
     n_units: int,
     d_in: int,
-    notes: Mapping[str, int],
+    notes: Mapping[str, int | str],
 ) -> Decomposition:
     """The decomposition in which these units are split at these margins, and all others stay whole."""
     keeps = [torch.ones(1, d_in, dtype=torch.uint8)] * n_units

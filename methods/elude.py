@@ -28,6 +28,7 @@ from methods.clustering.libraries import reduced
 from methods.contributions import EPSILON, Arithmetic, OnDevice, OnProcessor
 from methods.partition import WeightPartition, partition_decomposition
 from methods.protocol import Activations, ActivationSource, Decomposition
+from methods.seals import seal
 
 UNITS_PER_READ = 64
 """Units whose activations are read together: they lie side by side, so one at a time would read the file as often."""
@@ -87,7 +88,8 @@ class ELUDe(WeightPartition):
         Raises:
             ValueError: Activations are not finite.
         """
-        parts = self.decompose_units(activations, range(activations.read(slice(0, 1)).outputs.shape[1]))
+        site = activations.read(slice(0, 1))
+        parts = self.decompose_units(activations, range(site.outputs.shape[1]))
         noise = torch.cat([part["noise_share"] for part in parts])
         return partition_decomposition(
             [part["owns"] for part in parts],
@@ -96,6 +98,7 @@ class ELUDe(WeightPartition):
                 "instances": self.instances(activations.n_tokens),
                 "noise_share": float(noise.mean()),
                 "units_with_instances_at_or_below_zero": sum(float(part["lowest"]) <= 0 for part in parts),
+                **seal(site.needed_weight(), site.bias),
             },
             rho=torch.cat([part["rho"] for part in parts]),
             noise_share=noise,

@@ -7,105 +7,70 @@ a decomposition stores.
 """
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import ClassVar
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
+from methods.layer import DisentangledLayer
+from methods.parts import Parts, equal_parts, summed_by_unit
 from methods.protocol import Activations, Codes, Decomposition, Properties
-
-Owns = UInt8[Tensor, "atoms d_in"]
-
-
-def n_owners(owns: Owns, unit_of_atom: Int[Tensor, " atoms"], n_units: int) -> Float[Tensor, "units d_in"]:
-    """How many subunits share each input dimension of each unit."""
-    counts = torch.zeros(n_units, owns.shape[1], dtype=torch.float64, device=owns.device)
-    return counts.index_add_(0, unit_of_atom, owns.double())
-
-
-def subunit_weights(
-    owns: Owns,
-    unit_of_atom: Int[Tensor, " atoms"],
-    weight: Float[Tensor, "units d_in"],
-    bias: Float[Tensor, " units"] | None,
-) -> tuple[Float[Tensor, "atoms d_in"], Float[Tensor, " atoms"]]:
-    """Weight and bias of every subunit: eq. 4 and the bias shares below eq. 5.
-
-    The share of the bias is the mean over dimensions of the fraction that the subunit owns, taken from the
-    fractions and never from w / W, so that a weight of zero needs no special case.
-    """
-    fractions = owns / n_owners(owns, unit_of_atom, weight.shape[0])[unit_of_atom]
-    dtype = weight.dtype
-    biases = torch.zeros(len(owns), dtype=dtype, device=weight.device)
-    if bias is not None:
-        biases = (fractions.mean(dim=1) * bias.double()[unit_of_atom]).to(dtype)
-    return (fractions * weight.double()[unit_of_atom]).to(dtype), biases
-
-
-def summed_by_unit(
-    codes: Float[Tensor, "*batch atoms"],
-    unit_of_atom: Int[Tensor, " atoms"],
-    n_units: int,
-    signs: Int[Tensor, " atoms"] | None = None,
-) -> Float[Tensor, "*batch units"]:
-    """The units: the sum of each one's subunits (eq. 6), or what is left where some are taken off (sign -1)."""
-    units = codes.new_zeros(*codes.shape[:-1], n_units)
-    return units.index_add_(units.ndim - 1, unit_of_atom, codes if signs is None else codes * signs)
-
-
-class DisentangledLinear(nn.Module):
-    """A linear site computed through its subunits, for swapping into a running backbone (paper, B.4 and eq. 8).
-
-    Attributes:
-        weight: Subunit weights (atoms x d_in).
-        bias: Subunit biases (atoms).
-        unit_of_atom: Parent of each subunit.
-        n_units: Output width of the site it replaces.
-        signs: 1 or -1 for each subunit, as it adds to its parent or is taken off; None where all add.
-    """
-
-    weight: Tensor
-    bias: Tensor
-    unit_of_atom: Tensor
-    signs: Tensor | None
-
-    def __init__(
-        self, weight: Tensor, bias: Tensor, unit_of_atom: Tensor, n_units: int, signs: Tensor | None = None
-    ) -> None:
-        super().__init__()
-        self.n_units = n_units
-        self.register_buffer("weight", weight)
-        self.register_buffer("bias", bias)
-        self.register_buffer("unit_of_atom", unit_of_atom)
-        self.register_buffer("signs", signs)
-
-    def codes(self, inputs: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch atoms"]:
-        """The subunits' activations."""
-        return functional.linear(inputs, self.weight, self.bias)
-
-    def forward(self, inputs: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch units"]:
-        """The site's outputs, each the sum of its subunits."""
-        return summed_by_unit(self.codes(inputs), self.unit_of_atom, self.n_units, self.signs)
+from methods.seals import check_seal
 
 
 class SplitUnits(ABC):
-    """The verb `encode` of every method that splits units: the codes are those of its layer."""
-
-    def encode(self, decomposition: Decomposition, activations: Activations) -> Codes:
-        """Activations of the parts of units, each as it stands, whether it adds to its unit or is taken off."""
-        layer = self.layer(decomposition, activations.needed_weight(), activations.bias)
-        return layer.codes(activations.needed_inputs())
+    """The verbs of every method that splits units: its codes and its layer follow from its parts."""
 
     @abstractmethod
+    def parts(self, decomposition: Decomposition) -> Parts:
+        """How the units are split, for `methods.surgery.disentangle`."""
+
+    def encode(self, decomposition: Decomposition, activations: Activations) -> Codes:
+        """Activations of the parts, each as it stands, whether it adds to its unit or is taken off."""
+        weights, biases = self.built(decomposition, activations.needed_weight(), activations.bias)
+        return functional.linear(activations.needed_inputs(), weights, biases)
+
     def layer(
         self,
         decomposition: Decomposition,
         weight: Float[Tensor, "units d_in"],
         bias: Float[Tensor, " units"] | None,
-    ) -> DisentangledLinear:
-        """The layer that stands in the network in place of the site."""
+    ) -> DisentangledLayer:
+        """The layer that sums the parts in place of the site."""
+        return DisentangledLayer(linear_of(weight, bias), self.parts(decomposition), "sum")
+
+    def dictionary(
+        self, decomposition: Decomposition, weight: Float[Tensor, "units d_in"]
+    ) -> Float[Tensor, "atoms d_in"]:
+        """The input weights of the parts; a row of zeros is a dead one."""
+        return self.parts(decomposition).weights(weight, None)[0]
+
+    def built(
+        self,
+        decomposition: Decomposition,
+        weight: Float[Tensor, "units d_in"],
+        bias: Float[Tensor, " units"] | None,
+    ) -> tuple[Float[Tensor, "atoms d_in"], Float[Tensor, " atoms"]]:
+        """Weights and biases of the parts, built once and kept as long as the decomposition lives.
+
+        `encode` is handed one batch after the other with the same kernel, and building costs more than comparing. The
+        result follows from the arguments alone: another kernel is noticed by its values, and built anew.
+
+        Raises:
+            ValueError: The kernel is not the one that the decomposition was made from.
+        """
+        kept = _BUILT.get(decomposition)
+        if kept is None or not kept.is_from(weight, bias):
+            check_seal(decomposition.notes, weight, bias, "the site")
+            with torch.inference_mode(False):  # what is kept may be asked for outside inference mode next time
+                own, own_bias = weight.detach().clone(), None if bias is None else bias.detach().clone()
+                kept = Built(own, own_bias, self.parts(decomposition).weights(own, own_bias))
+            _BUILT[decomposition] = kept
+        return kept.parts
 
 
 class WeightPartition(SplitUnits):
@@ -116,26 +81,45 @@ class WeightPartition(SplitUnits):
         stable=True, training_free=True, explicit=True, lossless=True, unsupervised=True
     )
 
+    def parts(self, decomposition: Decomposition) -> Parts:
+        """How the units are split, for `methods.surgery.disentangle`."""
+        n_units = len(decomposition.tensors["clusters_found"])
+        return equal_parts(decomposition.tensors["owns"], parents(decomposition), n_units, decomposition.notes)
+
     def decode(self, decomposition: Decomposition, codes: Codes) -> Float[Tensor, "tokens units"]:
         """The units: sums of subunits."""
-        return summed_by_unit(codes, parents(decomposition), int(decomposition.tensors["clusters_found"].shape[0]))
+        unit_of_atom = parents(decomposition).to(codes.device)
+        return summed_by_unit(codes, unit_of_atom, len(decomposition.tensors["clusters_found"]))
 
-    def dictionary(
-        self, decomposition: Decomposition, weight: Float[Tensor, "units d_in"]
-    ) -> Float[Tensor, "atoms d_in"]:
-        """The input weights of the subunits; a row of zeros is a dead one."""
-        return subunit_weights(decomposition.tensors["owns"], parents(decomposition), weight, None)[0]
 
-    def layer(
-        self,
-        decomposition: Decomposition,
-        weight: Float[Tensor, "units d_in"],
-        bias: Float[Tensor, " units"] | None,
-    ) -> DisentangledLinear:
-        """The layer of rebuilt weights and bias shares."""
-        unit_of_atom = parents(decomposition)
-        weights, biases = subunit_weights(decomposition.tensors["owns"], unit_of_atom, weight, bias)
-        return DisentangledLinear(weights, biases, unit_of_atom, weight.shape[0])
+@dataclass(frozen=True, eq=False)
+class Built:
+    """The weights and biases of parts, and copies of the kernel and bias that they were built from."""
+
+    weight: Float[Tensor, "units d_in"]
+    bias: Float[Tensor, " units"] | None
+    parts: tuple[Float[Tensor, "atoms d_in"], Float[Tensor, " atoms"]]
+
+    def is_from(self, weight: Float[Tensor, "units d_in"], bias: Float[Tensor, " units"] | None) -> bool:
+        """Whether these are that kernel and bias: dtype, device, every value."""
+        if (bias is None) != (self.bias is None):
+            return False
+        pairs = [(self.weight, weight)] + ([] if bias is None or self.bias is None else [(self.bias, bias)])
+        alike = all(one.dtype == other.dtype and one.device == other.device for one, other in pairs)
+        return alike and all(torch.equal(one, other) for one, other in pairs)
+
+
+_BUILT: WeakKeyDictionary[Decomposition, Built] = WeakKeyDictionary()
+
+
+def linear_of(weight: Float[Tensor, "units d_in"], bias: Float[Tensor, " units"] | None) -> nn.Linear:
+    """The layer of this kernel and bias, frozen."""
+    units, d_in = weight.shape
+    layer = nn.Linear(d_in, units, bias is not None, device="meta")
+    layer.weight = nn.Parameter(weight, requires_grad=False)
+    if bias is not None:
+        layer.bias = nn.Parameter(bias, requires_grad=False)
+    return layer
 
 
 def parents(decomposition: Decomposition) -> Int[Tensor, " atoms"]:

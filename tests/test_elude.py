@@ -19,7 +19,7 @@ from methods.clustering.dense import Scratch
 from methods.clustering.trees import numbered_by_smallest_member
 from methods.contributions import Arithmetic, OnDevice, OnProcessor
 from methods.elude import ELUDe, Instances, top_instances
-from methods.partition import DisentangledLinear, n_owners, subunit_weights
+from methods.parts import equal_parts, n_owners
 from methods.protocol import Activations, Decomposition
 
 
@@ -171,7 +171,7 @@ def test_subunits_sum_to_the_unit(dtype: torch.dtype) -> None:
     tokens = source.read(slice(None))
     assert tokens.bias is not None
     weight, bias, inputs = (x.to(dtype) for x in (tokens.needed_weight(), tokens.bias, tokens.needed_inputs()))
-    weights, biases = subunit_weights(found.tensors["owns"], found.unit_of_atom, weight, bias)
+    weights, biases = ELUDe().parts(found).weights(weight, bias)
     bound = 1e-6 if dtype == torch.float32 else 1e-15
     summed = torch.zeros_like(weight).index_add_(0, found.unit_of_atom, weights)
     assert float((summed - weight).abs().max() / weight.abs().max()) <= bound
@@ -213,19 +213,10 @@ def test_unsplit_units_stay_whole_and_are_counted() -> None:
 
 def test_bias_share_needs_no_weight() -> None:
     owns = torch.tensor([[1, 0, 1], [0, 1, 1]], dtype=torch.uint8)
-    weights, biases = subunit_weights(owns, torch.tensor([0, 0]), torch.zeros(1, 3), torch.tensor([6.0]))
+    weights, biases = equal_parts(owns, torch.tensor([0, 0]), 1).weights(torch.zeros(1, 3), torch.tensor([6.0]))
     assert biases.tolist() == [3.0, 3.0]
     assert not weights.any()
-    assert n_owners(owns, torch.tensor([0, 0]), 1).tolist() == [[1.0, 1.0, 2.0]]
-
-
-def test_the_layer_keeps_its_state() -> None:
-    layer = DisentangledLinear(torch.ones(3, 2), torch.zeros(3), torch.tensor([0, 0, 1]), 2)
-    other = DisentangledLinear(torch.zeros(3, 2), torch.ones(3), torch.tensor([0, 0, 0]), 2)
-    other.load_state_dict(layer.state_dict())
-    inputs = torch.randn(2, 5, 2)
-    assert torch.equal(layer(inputs), other(inputs))
-    assert layer(inputs).shape == (2, 5, 2)
+    assert n_owners(owns, torch.tensor([0, 0]), 1).tolist() == [[1, 1, 2]]
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ def near_ties() -> ndarray:
 def apart(common: float, between: float) -> ndarray:
     """Two groups with inner distances of about 1, this far from the origin and from each other."""
     rng = np.random.default_rng(4)
-    x = rng.normal(size=(600, 8)) / 4 + common / np.sqrt(8)
+    x: ndarray = rng.normal(size=(600, 8)) / 4 + common / np.sqrt(8)
     x[:300] += between / np.sqrt(8)
     return np.asarray(x, dtype=np.float32)
 

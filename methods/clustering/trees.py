@@ -234,8 +234,7 @@ def memberships(
     np.maximum.at(deaths, parents[1:], births[1:])
     death = deaths[owners]
     ratios = np.ones(len(owners))
-    finite = np.isfinite(lambdas)
-    np.divide(np.minimum(lambdas, death), death, out=ratios, where=finite)
+    np.divide(np.minimum(lambdas, death), death, out=ratios, where=np.isfinite(lambdas) & (death > 0))
     return np.where(owners >= 0, ratios, 0.0)
 
 

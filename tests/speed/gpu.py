@@ -309,7 +309,7 @@ def cuml(bench: Bench, _: dict[str, Any]) -> dict[str, Any]:
     if not bench.cuda:
         return {"skipped": "needs a GPU"}
     try:
-        from cuml.cluster import HDBSCAN  # type: ignore[import-not-found]
+        from cuml.cluster import HDBSCAN
     except ImportError as error:
         return {"skipped": f"not installed: {error}"}
     seconds = {}

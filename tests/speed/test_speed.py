@@ -5,12 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.planted import planted
 from methods.elude import ELUDe
-from methods.partition import summed_by_unit
 from methods.sae import TopKSAE
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -43,20 +41,3 @@ def test_topk_sae_trains(benchmark: BenchmarkFixture) -> None:
     source = planted(frozenset({"outputs"}))
     found = benchmark.pedantic(lambda: TopKSAE(k=4, epochs=10).decompose(source, seed=0), rounds=3)
     assert found.notes["steps"] == 30
-
-
-@pytest.mark.parametrize("what", ["site", "disentangled"])
-def test_layer(benchmark: BenchmarkFixture, what: str) -> None:
-    """4,096 tokens through 384 -> 96, as it is and through 7 subunits a unit: 7 times the multiplications."""
-    torch.set_num_threads(1)
-    generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn(4096, 384, generator=generator)
-    n_atoms = 96 if what == "site" else 96 * 7
-    weight = torch.randn(n_atoms, 384, generator=generator)
-    parents = torch.arange(96).repeat_interleave(n_atoms // 96)
-
-    def forward() -> torch.Tensor:
-        codes = inputs @ weight.T
-        return codes if what == "site" else summed_by_unit(codes, parents, 96)
-
-    assert benchmark(forward).shape == (4096, 96)
