@@ -4,7 +4,7 @@ Without Triton it runs on any device, so that the tests drive on a processor wha
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from jaxtyping import Float, Int
@@ -30,8 +30,9 @@ class Torch:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """Nothing to hold."""
-        yield
+        """The device current while it lasts, since Triton launches there."""
+        with torch.cuda.device(self.points.device) if self.points.is_cuda else nullcontext():
+            yield
 
     def products(
         self, rows: Float[Tensor, "rows dimensions"], columns: Float[Tensor, "columns dimensions"]
