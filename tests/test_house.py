@@ -26,6 +26,7 @@ HOMES = {
     "cuml": {"methods/clustering/libraries.py"},
     "ray": {"bench/executors.py"},
     "httpx2": {"judges/client.py"},
+    "triton": {"methods/clustering/kernels.py"},
     "vllm": set(),
 }
 
