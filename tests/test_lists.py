@@ -315,6 +315,18 @@ def test_nothing_but_the_points_decides() -> None:
         assert len(set(zip(here.tolist(), there.tolist(), strict=True))) == len(set(there.tolist()))
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_torch_is_left_as_it_was(way: str) -> None:
+    n_threads = torch.get_num_threads()
+    torch.use_deterministic_algorithms(True)
+    try:
+        spanning_tree(blobs(60, 4), 3, **WAYS[way])
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.get_num_threads() == n_threads
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -30,9 +30,21 @@ class Torch:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """The device current while it lasts, since Triton launches there."""
-        with torch.cuda.device(self.points.device) if self.points.is_cuda else nullcontext():
-            yield
+        """The device current while it lasts, since Triton launches there, and any kernel of torch's allowed.
+
+        In its deterministic mode torch refuses `kthvalue` on a GPU: of equal values it may find either. Only the value
+        is used here, which is the same, and so is everything else that runs.
+        """
+        strict, warns = (
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(),
+        )
+        torch.use_deterministic_algorithms(False)
+        try:
+            with torch.cuda.device(self.points.device) if self.points.is_cuda else nullcontext():
+                yield
+        finally:
+            torch.use_deterministic_algorithms(strict, warn_only=warns)
 
     def products(
         self, rows: Float[Tensor, "rows dimensions"], columns: Float[Tensor, "columns dimensions"]
