@@ -403,7 +403,7 @@ def test_the_gpu_measurements_run_on_a_processor(tmp_path: Path) -> None:
     subprocess.run([sys.executable, str(script), *words], env=env, check=True, capture_output=True)
     found = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))
     assert found["device"]["name"].startswith("cpu")
-    sections = ("products", "errors", "lists", "gather", "agreement", "whole", "energy", "cuml")
+    sections = ("products", "errors", "lists", "gather", "agreement", "whole", "units", "layer", "energy", "cuml")
     assert [name for name in sections if "error" in found[name]] == []
     assert found["errors"]["outside_radius"] == 0
     assert found["agreement"]["torch"]["weights"] < 1e-12

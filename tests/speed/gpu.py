@@ -1,4 +1,4 @@
-"""Measures the list path on a GPU, and what it is made of: `python tests/speed/gpu.py --out gpu.json`.
+"""Measures clustering and the disentangled layer on a GPU: `python tests/speed/gpu.py --out gpu.json`.
 
 Writes one JSON file: device, versions, seed, and a section for each question.
 
@@ -11,15 +11,21 @@ Writes one JSON file: device, versions, seed, and a section for each question.
 - agreement: the tree on this device against the processor's, and against itself.
 - whole: `spanning_tree` at each n: seconds of each phase, TFLOP/s of the pass against the best product, components,
   checks, share of the second pass, survivors, memory; and a in seconds = a n^2.
+- units: ELUDe, unit after unit as in a run, at the two largest n: seconds a unit, minutes for 768.
+- layer: milliseconds a batch and peak memory of DINOv2 ViT-B/14 at random weights with the layer in it, against the
+  network as it is (the paper's B.4, with fewer passes).
 - energy: how many principal directions hold a share of the points' squares.
 - cuml: cuML's HDBSCAN on the same points, where it is installed.
 
-A section that fails is its error message, and the others go on. `--quick` takes tiny sizes, for a processor too.
+The aims, on an H200: 1.2 s a unit at n = 400,000; a batch at most 1.03 times the plain network's without codes and
+1.10 times with all codes; peak memory at most 1.05 times without codes, and the codes on top with them. A section that
+fails is its error message, and the others go on. `--quick` takes tiny sizes, for a processor too.
 """
 
 import argparse
 import json
 import platform
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,13 +33,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import timm
 import torch
 from torch import Tensor
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from bench.activations import TensorSource
+from bench.efficiency import measure_layer, random_parts
 from methods.clustering.gpu import Torch
 from methods.clustering.lists import spanning_tree
 from methods.clustering.neighbours import GPU_SIZES, Sizes, empty_lists
 from methods.clustering.working import Working, highest, lowest, prepare
+from methods.elude import ELUDe
 
 SEED = 0
 SHAPES = ((8192, 8192), (2048, 4096), (4096, 16384))
@@ -49,10 +61,14 @@ def main() -> None:
     parser.add_argument("--min-samples", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=30.0, help="of sustained products")
     parser.add_argument("--kernels", choices=["triton", "torch"], default=None)
+    parser.add_argument("--batch", type=int, default=256, help="images, for the layer")
+    parser.add_argument("--side", type=int, default=518, help="pixels of an image, for the layer")
+    parser.add_argument("--passes", type=int, default=30, help="timed passes of each kind, for the layer")
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     if options.quick:
         options.sizes, options.dimensions, options.min_samples, options.seconds = [300, 600], 48, 20, 0.1
+        options.batch, options.side, options.passes = 1, 28, 1
     options.kernels = options.kernels or ("triton" if options.device.startswith("cuda") else "torch")
     measure(options)
 
@@ -61,7 +77,7 @@ def measure(options: argparse.Namespace) -> None:
     """Every section in turn; the file is written after each."""
     found: dict[str, Any] = {"device": described(options.device), "seed": SEED, "options": jsonable(vars(options))}
     bench = Bench(options)
-    for section in (products, errors, lists, gather, agreement, whole, energy, cuml):
+    for section in (products, errors, lists, gather, agreement, whole, units, layer, energy, cuml):
         start = time.perf_counter()
         try:
             found[section.__name__] = section(bench, found)
@@ -293,6 +309,35 @@ def whole(bench: Bench, found: dict[str, Any]) -> dict[str, Any]:
     square = sum(float(run["n"]) ** 4 for run in fits)
     a = sum(float(run["total_seconds"]) * float(run["n"]) ** 2 for run in fits) / square if fits else None
     return {"runs": runs, "seconds_per_n_squared": a}
+
+
+def units(bench: Bench, _: dict[str, Any]) -> dict[str, Any]:
+    """`ELUDe` at the two largest n, on twice as many tokens: the first unit compiles, the next three count."""
+    found: dict[str, Any] = {}
+    for n in bench.options.sizes[-2:]:
+        inputs = contributions(2 * n, bench.options.dimensions, "cpu")
+        weight = torch.randn(4, bench.options.dimensions, generator=torch.Generator().manual_seed(SEED))
+        method = ELUDe(top_k=float(n), min_cluster_size=bench.options.min_samples)
+        source = TensorSource(inputs, inputs @ weight.T, weight)
+        method.decompose_units(source, range(1))
+        start = time.perf_counter()
+        method.decompose_units(source, range(1, 4))
+        seconds = (time.perf_counter() - start) / 3
+        found[str(n)] = {"unit_seconds": seconds, "minutes_for_768_units": 768 * seconds / 60}
+    return found
+
+
+def layer(bench: Bench, _: dict[str, Any]) -> dict[str, Any]:
+    """The network as it is, with the layer, with all codes, and with the parts summed; 8 parts a unit."""
+    options, dtype = bench.options, torch.bfloat16 if bench.cuda else torch.float32
+    torch.manual_seed(SEED)
+    network = timm.create_model("vit_base_patch14_dinov2", pretrained=False, img_size=options.side)
+    network = network.eval().requires_grad_(False).to(options.device, dtype)
+    images = torch.randn(options.batch, 3, options.side, options.side, device=options.device, dtype=dtype)
+    path, passes = "blocks.10.mlp.fc2", options.passes  # the paper's layer 11
+    site = network.get_submodule(path)
+    parts = random_parts(site.out_features, site.in_features, 8)
+    return measure_layer(network, path, parts, images, warm_ups=passes // 3, runs=passes, is_compiled=not options.quick)
 
 
 def energy(bench: Bench, _: dict[str, Any]) -> dict[str, Any]:
