@@ -7,13 +7,16 @@ Results go to standard output, progress and errors to standard error. Exit codes
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
 from bench import UsageError, __version__, authors
 from bench.registry import Registry, suite_path, unknown
 from bench.terminal import NO_PLUGINS, CacheDir, Json, Plugins, SuiteName, show, tell, waiting
+
+if TYPE_CHECKING:
+    from bench.estimate import Estimate
 
 app = typer.Typer(
     name="eludebench",
@@ -29,8 +32,11 @@ Only = Annotated[list[str], typer.Option("--only", metavar="KEY=VALUE", help="Na
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no table; errors only.")]
 RunDir = Annotated[Path, typer.Option("--run", help="Folder of a run.")]
 
+Workers = Annotated[int, typer.Option(min=0, help="Processes; 0 works in this one.")]
+
 INTERRUPTED = 130
 NO_FILTER: list[str] = []
+WORKERS = min(2, os.cpu_count() or 1)
 
 
 @app.command()
@@ -40,7 +46,7 @@ def run(
     only: Only = NO_FILTER,
     plugin: Plugins = NO_PLUGINS,
     cache: CacheDir = None,
-    workers: Annotated[int, typer.Option(min=0, help="Processes; 0 works in this one.")] = min(2, os.cpu_count() or 1),
+    workers: Workers = WORKERS,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -76,9 +82,16 @@ def run(
 
 @app.command()
 def plan(
-    suite: SuiteName, out: Out = None, only: Only = NO_FILTER, plugin: Plugins = NO_PLUGINS, as_json: Json = False
+    suite: SuiteName,
+    out: Out = None,
+    only: Only = NO_FILTER,
+    plugin: Plugins = NO_PLUGINS,
+    cache: CacheDir = None,
+    workers: Workers = WORKERS,
+    estimate: Annotated[bool, typer.Option(help="Rehearse what is to do, to say how long it will take.")] = True,
+    as_json: Json = False,
 ) -> None:
-    """Show what `run` would do, cell by cell."""
+    """Show what `run` would do, cell by cell, and how long it would take."""
     suite_path(suite)
     with waiting("reading the suite"):
         from bench.folder import check_folder, outcomes, states
@@ -88,9 +101,22 @@ def plan(
         loaded = load_suite(suite, Registry(plugin))
     folder = out or Path("runs") / loaded.name
     check_folder(folder, loaded.name)
-    names = {cell.name for cell in selected(loaded.cells, only)}
+    cells = selected(loaded.cells, only)
+    names = {cell.name for cell in cells}
     rows = [row for row in states(plan_of(loaded), outcomes(folder)) if row[0] in names]
-    show_states(rows, {"suite": loaded.name, "run": str(folder)}, as_json)
+    done = {key for _, key, state in rows if state.split(":")[0] in ("complete", "skipped")}
+    head: dict[str, Any] = {"suite": loaded.name, "run": str(folder)}
+    if estimate and len(done) < len(rows):
+        tell(f"rehearsing what is to do, with {workers} workers; --no-estimate leaves it out")
+        with waiting("rehearsing what is to do"):
+            from bench.cache import default_cache
+            from bench.estimate import estimated
+
+            to_do = [cell for cell in cells if cell.id not in done]
+            found = estimated(to_do, workers, tuple(path.resolve() for path in plugin), cache or default_cache())
+        show_states(rows, head, as_json, found)
+    else:
+        show_states(rows, head, as_json)
 
 
 @app.command()
@@ -163,20 +189,28 @@ def version() -> None:
     print(__version__)
 
 
-def show_states(rows: list[tuple[str, str, str]], head: dict[str, str], as_json: bool) -> None:
-    """Print the states of cells, and how many there are of each."""
+def show_states(
+    rows: list[tuple[str, str, str]], head: dict[str, Any], as_json: bool, estimate: "Estimate | None" = None
+) -> None:
+    """Print the states of cells, how many there are of each, and what is expected of those that are to do."""
     counts: dict[str, int] = {}
     for _, _, state in rows:
         short = state.split(":")[0]
         counts[short] = counts.get(short, 0) + 1
     if as_json:
-        cells = [{"cell": cell, "id": key, "state": state} for cell, key, state in rows]
+        cells: list[dict[str, Any]] = [{"cell": cell, "id": key, "state": state} for cell, key, state in rows]
+        if estimate:
+            cells = [cell | estimate.of(cell["id"]) for cell in cells]
+            head |= {"estimate": estimate.as_json()}
         show({**head, "counts": counts, "cells": cells})
         return
     width = max((len(row[0]) for row in rows), default=0)
     for cell, key, state in rows:
-        print(f"{cell:<{width}}  {key}  {state}")
-    print(f"{head['suite']}: " + ", ".join(f"{n} {state}" for state, n in counts.items()))
+        print(f"{cell:<{width}}  {key}  {state}{estimate.clause(key) if estimate else ''}")
+    total = f"; {estimate}" if estimate else ""
+    for line in estimate.shared() if estimate else ():
+        print(line)
+    print(f"{head['suite']}: " + ", ".join(f"{n} {state}" for state, n in counts.items()) + total)
 
 
 def stop(code: int, text: str) -> NoReturn:

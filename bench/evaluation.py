@@ -230,13 +230,27 @@ def stream(subject: Subject, split: Split, report: Report, what: str) -> Iterato
     for start in range(0, n, BATCH_IMAGES):
         report(what, start, n)
         rows = torch.arange(start, min(start + BATCH_IMAGES, n))
-        yield Batch(subject, rows, split.images(rows), None if split.labels is None else split.labels[rows])
+        yield batch_of(subject, split, rows)
     report(what, n, n)
+
+
+def batch_of(subject: Subject, split: Split, rows: Int[Tensor, " rows"]) -> Batch:
+    """Some images of the split."""
+    return Batch(subject, rows, split.images(rows), None if split.labels is None else split.labels[rows])
+
+
+Stream = Callable[[Subject, Split, Report, str], Iterator[Batch]]
+"""Gives the batches of one pass, whose name is the last argument."""
 
 
 @torch.inference_mode()
 def evaluate(
-    subject: Subject, split: Split, metrics: Sequence[Any], names: Sequence[str], report: Report
+    subject: Subject,
+    split: Split,
+    metrics: Sequence[Any],
+    names: Sequence[str],
+    report: Report,
+    stream: Stream = stream,
 ) -> dict[str, Value]:
     """The named values, by name, in that order.
 
@@ -246,6 +260,7 @@ def evaluate(
         metrics: The classes (`metrics.protocol.Metric`) that compute the values.
         names: Which of their values are wanted.
         report: Told how far it is.
+        stream: Gives the batches; a rehearsal has its own.
     """
     facts = subject.facts(len(split))
     lacks = subject.lacks | ({} if split.labels is not None else {"labels": "the data set has no labels"})

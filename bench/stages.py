@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors import torch as safetensors
@@ -252,6 +252,8 @@ class StartWorkshop:
     plugins: tuple[Path, ...]
     cache: Path
 
+    kind_of_cache: ClassVar[type[Cache]] = Cache
+
     def __call__(self, report: Report, say: Callable[[str], None]) -> Callable[[Any], Any]:
         """The function that does a task's payload."""
         return self.workshop(report, say).perform
@@ -263,7 +265,7 @@ class StartWorkshop:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it a GPU's products are not deterministic
         torch.use_deterministic_algorithms(True)
         made = {key: provenance()[key] for key in ("commit", "dirty", "device")}
-        cache = Cache(self.cache, say, made)
+        cache = self.kind_of_cache(self.cache, say, made)
         cache.sweep()
         return Workshop(Registry(self.plugins), cache, report)
 
