@@ -5,6 +5,7 @@ handed out. The first step and the first batch of a pass are slower than the oth
 """
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -128,10 +129,10 @@ class Stopwatch:
             if mark[2] - phase.mark[2] < LONG_STEP * self.patience:
                 phase.mark = mark
         if done > phase.mark[0]:
-            steps, seconds, real = (now - before for now, before in zip(mark, phase.mark, strict=True))
-            self.end_if_long(steps, seconds, real, total - done)
+            before = phase.mark
+            self.end_if_long(done - before[0], mark[1] - before[1], mark[2] - before[2], total - done)
 
-    def end_if_long(self, steps: float, seconds: float, real: float, left: int) -> None:
+    def end_if_long(self, steps: int, seconds: float, real: float, left: int) -> None:
         """Add the rest and end the stage, where its pace is known and its rest is long.
 
         Raises:
@@ -211,4 +212,5 @@ def later(watch: Stopwatch, hurried: Sequence[PhaseBegin], scales: Mapping[int, 
     if not watch.has_ended or watch.phase is None or watch.phase.what not in names:
         return 0.0
     rest = hurried[len(names) - names[::-1].index(watch.phase.what) :]
-    return sum((end - began) * scales.get(total, 1.0) for (_, total, began), (_, _, end) in itertools.pairwise(rest))
+    spans = itertools.pairwise(rest)
+    return math.fsum((end - began) * scales.get(total, 1.0) for (_, total, began), (_, _, end) in spans)
