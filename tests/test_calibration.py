@@ -2,25 +2,25 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 from test_run import FOUR, Shell
+from torch import Tensor
 
 from bench.activations import TensorSource
 from bench.cells import Suite
 from bench.estimate import Estimate, chunks_of, estimated, in_words, makespan
 from bench.lanes import Task
-from bench.planted import planted
+from bench.planted import PlantedImages, planted
 from bench.registry import Registry
 from bench.rehearsal import RehearsalImages, RehearsalSource
 from bench.runner import run, tasks_for
 from bench.stages import StartWorkshop
 from bench.stopwatch import Seen, Stopwatch, later, timed
 from bench.suites import load_suite
-from methods.protocol import ActivationSource
+from methods.protocol import ActivationSource, ImageActivations
 
 
 class Clock:
@@ -151,7 +151,8 @@ def test_made_up_tokens_are_distinct_and_go_through_the_site() -> None:
     found = RehearsalSource(few, 5000, Stopwatch()).read(slice(None))
     assert torch.equal(found.outputs[:600], few.outputs)
     assert len(found.outputs.unique(dim=0)) > 4900
-    expected = found.needed_inputs() @ found.needed_weight().T + few.bias
+    assert found.bias is not None
+    expected = found.needed_inputs() @ found.needed_weight().T + found.bias
     assert torch.allclose(found.outputs, expected, atol=1e-4)
     hurried = RehearsalSource(few, 256, Stopwatch(), is_hurried=True)
     assert [len(batch.outputs) for batch in hurried.batches(64)] == [32]
@@ -164,24 +165,23 @@ def test_too_many_tokens_at_once_are_an_error_that_says_what_to_do() -> None:
 
 def test_images_that_are_not_read_are_added() -> None:
     clock = Clock()
-    images = planted().images
-    assert images is not None
+    found = planted().images
+    assert isinstance(found, PlantedImages)
+    images: PlantedImages = found
 
-    @dataclass(frozen=True)
     class Slow:
-        n_images: int = 150
-        labels: torch.Tensor = images.labels
+        n_images, labels = 150, images.labels
 
-        def read(self, rows: torch.Tensor) -> object:
+        def read(self, rows: Tensor) -> ImageActivations:
             clock.work(0.1 * len(rows))
             return images.read(rows)
 
-        def class_gradients(self, rows: torch.Tensor) -> torch.Tensor:
+        def class_gradients(self, rows: Tensor) -> Tensor:
             clock.work(0.2 * len(rows))
             return images.class_gradients(rows)
 
     watch = Stopwatch(0.3, clock)
-    seen = RehearsalImages(Slow(), 150, 8, watch)  # type: ignore[arg-type]
+    seen = RehearsalImages(Slow(), 150, 8, watch)
     for rows in torch.arange(150).split(50):
         assert len(seen.read(rows).outputs) == len(seen.class_gradients(rows)) == 50
     assert watch.seconds == pytest.approx(150 * 0.3)
@@ -256,7 +256,6 @@ def test_seeds_are_rehearsed_once(tmp_path: Path) -> None:
 
 
 BREAKS = '''
-from dataclasses import dataclass
 from methods.controls import Backbone
 
 @dataclass(frozen=True)
