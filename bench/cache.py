@@ -35,6 +35,10 @@ class StorageError(Exception):
     """A folder cannot be written; the message is one line with the next step."""
 
 
+class NotCachedError(LookupError):
+    """A cache that is only looked at does not hold something."""
+
+
 def storage_error(argument: str, path: Path, error: OSError) -> StorageError:
     """The one-line form of a failed write, naming the argument that chose the folder."""
     what = REASONS.get(error.errno or 0, error.strerror or str(error))
@@ -196,6 +200,29 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """What `write_manifest` wrote: "key", "made" and "files"."""
     manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     return manifest
+
+
+class Looking(Cache):
+    """A cache that nothing is written to and nothing thrown away from; what is there is believed as it stands."""
+
+    def get(self, stage: str, key: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
+        """The entry's folder.
+
+        Raises:
+            NotCachedError: There is none.
+        """
+        final = self.folder(stage, key)
+        if not (final / MANIFEST).is_file():
+            raise NotCachedError(f"{stage}: the cache holds none for this key")
+        return final
+
+    @contextmanager
+    def unfinished(self, stage: str, key: Mapping[str, Any], *, is_shared: bool = False) -> Iterator[None]:
+        """No folder."""
+        yield None
+
+    def sweep(self) -> None:
+        """Leave everything as it is."""
 
 
 def write_manifest(folder: Path, key: Mapping[str, Any], made: Mapping[str, Any]) -> None:

@@ -7,16 +7,16 @@ Results go to standard output, progress and errors to standard error. Exit codes
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from bench import UsageError, __version__, authors
-from bench.registry import Registry, suite_path, unknown
-from bench.terminal import NO_PLUGINS, CacheDir, Json, Plugins, SuiteName, show, tell, waiting
+from bench import UsageError, __version__, authors, decompositions
+from bench.registry import Registry, suite_path
+from bench.terminal import NO_PLUGINS, CacheDir, Json, Plugins, Quiet, SuiteName, resolved, show, tell, waiting
 
 if TYPE_CHECKING:
-    from bench.cells import Cell, Suite
+    from bench.estimate import Estimate
 
 app = typer.Typer(
     name="eludebench",
@@ -29,11 +29,13 @@ app = typer.Typer(
 
 Out = Annotated[Path | None, typer.Option("--out", help="Folder of the run; runs/SUITE if not given.")]
 Only = Annotated[list[str], typer.Option("--only", metavar="KEY=VALUE", help="Narrow the cells down; repeatable.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no table; errors only.")]
 RunDir = Annotated[Path, typer.Option("--run", help="Folder of a run.")]
+
+Workers = Annotated[int, typer.Option(min=0, help="Processes; 0 works in this one.")]
 
 INTERRUPTED = 130
 NO_FILTER: list[str] = []
+WORKERS = min(2, os.cpu_count() or 1)
 
 
 @app.command()
@@ -43,7 +45,7 @@ def run(
     only: Only = NO_FILTER,
     plugin: Plugins = NO_PLUGINS,
     cache: CacheDir = None,
-    workers: Annotated[int, typer.Option(min=0, help="Processes; 0 works in this one.")] = min(2, os.cpu_count() or 1),
+    workers: Workers = WORKERS,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -52,14 +54,14 @@ def run(
     with waiting("reading the suite"):
         from bench.cache import default_cache
         from bench.folder import rendered, write_text
+        from bench.lanes import threads_of_a_lane
         from bench.runner import run as run_suite
         from bench.stages import StartWorkshop
         from bench.suites import load_suite
 
         loaded = load_suite(suite, Registry(plugin))
     folder = out or Path("runs") / loaded.name
-    threads = max(1, (os.cpu_count() or 1) // max(1, workers))
-    start = StartWorkshop(resolved(plugin), cache or default_cache(), threads)
+    start = StartWorkshop(resolved(plugin), cache or default_cache(), threads_of_a_lane(workers))
     states = run_suite(loaded, folder, start, only=only, n_lanes=workers, is_quiet=quiet or as_json)
     files = [(folder / f"{name}.{form}", name, form) for name in loaded.tables for form in ("md", "csv")]
     for path, name, form in files:
@@ -80,9 +82,16 @@ def run(
 
 @app.command()
 def plan(
-    suite: SuiteName, out: Out = None, only: Only = NO_FILTER, plugin: Plugins = NO_PLUGINS, as_json: Json = False
+    suite: SuiteName,
+    out: Out = None,
+    only: Only = NO_FILTER,
+    plugin: Plugins = NO_PLUGINS,
+    cache: CacheDir = None,
+    workers: Workers = WORKERS,
+    estimate: Annotated[bool, typer.Option(help="Rehearse what is to do, to say how long it will take.")] = True,
+    as_json: Json = False,
 ) -> None:
-    """Show what `run` would do, cell by cell."""
+    """Show what `run` would do, cell by cell, and how long it would take."""
     suite_path(suite)
     with waiting("reading the suite"):
         from bench.folder import check_folder, outcomes, states
@@ -92,9 +101,22 @@ def plan(
         loaded = load_suite(suite, Registry(plugin))
     folder = out or Path("runs") / loaded.name
     check_folder(folder, loaded.name)
-    names = {cell.name for cell in selected(loaded.cells, only)}
+    cells = selected(loaded.cells, only)
+    names = {cell.name for cell in cells}
     rows = [row for row in states(plan_of(loaded), outcomes(folder)) if row[0] in names]
-    show_states(rows, {"suite": loaded.name, "run": str(folder)}, as_json)
+    done = {key for _, key, state in rows if state.split(":")[0] in ("complete", "skipped")}
+    head: dict[str, Any] = {"suite": loaded.name, "run": str(folder)}
+    if estimate and len(done) < len(rows):
+        tell(f"rehearsing what is to do, with {workers} workers; --no-estimate leaves it out")
+        with waiting("rehearsing what is to do"):
+            from bench.cache import default_cache
+            from bench.estimate import estimated
+
+            to_do = [cell for cell in cells if cell.id not in done]
+            found = estimated(to_do, workers, tuple(path.resolve() for path in plugin), cache or default_cache())
+        show_states(rows, head, as_json, found)
+    else:
+        show_states(rows, head, as_json)
 
 
 @app.command()
@@ -119,62 +141,6 @@ def table(
 
 
 @app.command()
-def decompose(
-    suite: SuiteName,
-    cell: Annotated[str, typer.Argument(metavar="CELL", help="As in `plan`: SITE/LABEL/tSEED/iSEED.")],
-    units: Annotated[str, typer.Option("--units", metavar="FROM:TO", help="Units of the site; TO is not among them.")],
-    plugin: Plugins = NO_PLUGINS,
-    cache: CacheDir = None,
-    quiet: Quiet = False,
-) -> None:
-    """Find some units of a cell's decomposition, so that several machines share it; then `run` the suite."""
-    suite_path(suite)
-    start, _, stop = units.partition(":")
-    if not (start.isdecimal() and stop.isdecimal()):
-        raise UsageError(f"--units: got {units!r}; expected FROM:TO, 0:384 say; change it")
-    with waiting("reading the suite"):
-        from bench.cache import default_cache
-        from bench.lanes import Task
-        from bench.progress import Display
-        from bench.stages import StartWorkshop
-        from bench.suites import load_suite
-
-        chosen = chosen_cell(load_suite(suite, Registry(plugin)), cell)
-    display, task = Display(1, is_quiet=quiet), Task(chosen.id, chosen.name, ())
-    begin = StartWorkshop(resolved(plugin), cache or default_cache(), os.cpu_count() or 1)
-    with display:
-        workshop = begin.workshop(lambda what, done, total: display.progressed(task, what, done, total), display.said)
-        is_new = workshop.find_units(chosen, range(int(start), int(stop)))
-    if not quiet:
-        print(f"units {units} of {chosen.name}: {'put by' if is_new else 'its decomposition is there already'}")
-
-
-@app.command()
-def export(
-    suite: SuiteName,
-    cell: Annotated[str, typer.Argument(metavar="CELL", help="As in `plan`: SITE/LABEL/tSEED/iSEED.")],
-    to: Annotated[Path, typer.Option("--to", help="A new folder.")],
-    form: Annotated[
-        Literal["saelens", "own"], typer.Option("--format", help="saelens, or own: what is kept here.")
-    ] = "own",
-    plugin: Plugins = NO_PLUGINS,
-    cache: CacheDir = None,
-) -> None:
-    """Write a cell's decomposition into a folder, for other programs."""
-    suite_path(suite)
-    with waiting("reading the suite"):
-        from bench.cache import default_cache
-        from bench.export import written
-        from bench.stages import StartWorkshop
-        from bench.suites import load_suite
-
-        chosen = chosen_cell(load_suite(suite, Registry(plugin)), cell)
-    start = StartWorkshop(resolved(plugin), cache or default_cache(), os.cpu_count() or 1)
-    written(start.workshop(lambda what, done, total: None, tell), chosen, to, form)
-    print(f"wrote {to}")
-
-
-@app.command()
 def doctor(cache: CacheDir = None, as_json: Json = False) -> None:
     """Say what on this machine would be in the way."""
     from bench.doctor import examine
@@ -195,33 +161,28 @@ def version() -> None:
     print(__version__)
 
 
-def chosen_cell(suite: "Suite", name: str) -> "Cell":
-    """The cell of that name."""
-    cells = {cell.name: cell for cell in suite.cells}
-    if name not in cells:
-        raise UsageError(unknown("CELL", name, cells, f"eludebench plan {suite.name}"))
-    return cells[name]
-
-
-def resolved(plugins: list[Path]) -> tuple[Path, ...]:
-    """The plugin files, wherever a process is started."""
-    return tuple(path.resolve() for path in plugins)
-
-
-def show_states(rows: list[tuple[str, str, str]], head: dict[str, str], as_json: bool) -> None:
-    """Print the states of cells, and how many there are of each."""
+def show_states(
+    rows: list[tuple[str, str, str]], head: dict[str, Any], as_json: bool, estimate: "Estimate | None" = None
+) -> None:
+    """Print the states of cells, how many there are of each, and what is expected of those that are to do."""
     counts: dict[str, int] = {}
     for _, _, state in rows:
         short = state.split(":")[0]
         counts[short] = counts.get(short, 0) + 1
     if as_json:
-        cells = [{"cell": cell, "id": key, "state": state} for cell, key, state in rows]
+        cells: list[dict[str, Any]] = [{"cell": cell, "id": key, "state": state} for cell, key, state in rows]
+        if estimate:
+            cells = [cell | estimate.of(cell["id"]) for cell in cells]
+            head |= {"estimate": estimate.as_json()}
         show({**head, "counts": counts, "cells": cells})
         return
     width = max((len(row[0]) for row in rows), default=0)
     for cell, key, state in rows:
-        print(f"{cell:<{width}}  {key}  {state}")
-    print(f"{head['suite']}: " + ", ".join(f"{n} {state}" for state, n in counts.items()))
+        print(f"{cell:<{width}}  {key}  {state}{estimate.clause(key) if estimate else ''}")
+    total = f"; {estimate}" if estimate else ""
+    for line in estimate.shared() if estimate else ():
+        print(line)
+    print(f"{head['suite']}: " + ", ".join(f"{n} {state}" for state, n in counts.items()) + total)
 
 
 def stop(code: int, text: str) -> NoReturn:
@@ -231,6 +192,8 @@ def stop(code: int, text: str) -> NoReturn:
     sys.exit(code)
 
 
+app.command("decompose")(decompositions.decompose)
+app.command("export")(decompositions.export)
 app.command("list")(authors.list_components)
 app.command("new-method")(authors.new_method)
 app.command("check-method")(authors.check_method)

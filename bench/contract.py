@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from bench.case import Broken, Case, NotTried, case_of, decomposed, expect, reason_of
-from bench.evaluation import moved
 from bench.planted import POSITIONS, cast, degenerate, planted, some, tokens_of
+from bench.subject import moved
 from methods import artifacts
 from methods.protocol import Decomposition, Explicit, HasDictionary, Swappable
 

@@ -1,133 +1,22 @@
 """The evaluation of one decomposition: all tokens of the evaluation split, streamed through every metric at once."""
 
-import copy
-import functools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench import UsageError
 from bench.backbones import Report
 from bench.datasets import Split
-from bench.rerun import Rerun
-from bench.sites import Images, Site
-from methods.protocol import Activations, Decomposition, Explicit, Method, Swappable
+from bench.sites import Images
+from bench.subject import Subject
+from methods.protocol import Explicit, Method
 from metrics.catalogue import Value
 
 BATCH_IMAGES = 256
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What metrics may know before the first batch."""
-
-    n_images: int
-    n_units: int
-    n_atoms: int
-    unit_of_atom: Int[Tensor, " atoms"] | None
-    codes_are_nonnegative: bool
-    is_explicit: bool
-    again: Callable[[], Rerun]
-
-
-def moved(decomposition: Decomposition, like: Tensor) -> Decomposition:
-    """The decomposition on the device of `like`, its floating-point tensors in that dtype.
-
-    The caller of `encode` and `decode` owns device and dtype (`methods.protocol`): methods need not do it.
-    """
-
-    def move(tensor: Tensor) -> Tensor:
-        return tensor.to(like.device, like.dtype if tensor.is_floating_point() else tensor.dtype)
-
-    tensors = {name: move(tensor) for name, tensor in decomposition.tensors.items()}
-    parents = decomposition.unit_of_atom
-    return replace(decomposition, tensors=tensors, unit_of_atom=None if parents is None else move(parents))
-
-
-def nothing_again() -> Rerun:
-    """Never.
-
-    Raises:
-        LookupError: Always.
-    """
-    raise LookupError("again: got none; expected how to decompose once more; give the Subject one")
-
-
-class Subject:
-    """One decomposition at one site, ready to be looked at batch by batch.
-
-    A method whose atoms can stand in the network is evaluated with its layer swapped in; for other explicit ones the
-    site's outputs are replaced by the reconstruction while the untouched layer runs. Virtual units replace nothing.
-
-    Attributes:
-        found: The decomposition as it was found.
-        decomposition: The same on the site's device and in its dtype.
-        again: Decomposes once more with another seed; called when a metric asks for it, once.
-    """
-
-    def __init__(
-        self,
-        site: Site,
-        method: Method,
-        decomposition: Decomposition,
-        n_classes: int,
-        again: Callable[[], Rerun] = nothing_again,
-    ) -> None:
-        self.site = site
-        self.n_classes = n_classes
-        self.method = method
-        self.found = decomposition
-        self.decomposition = decomposition = moved(decomposition, site.weight)
-        self.again = functools.cache(again)
-        self.layer: nn.Module | None = None
-        if isinstance(method, Swappable):
-            self.layer = method.layer(decomposition, site.weight, site.bias)
-
-    def facts(self, n_images: int) -> Facts:
-        """What metrics may know before the first batch."""
-        return Facts(
-            n_images=n_images,
-            n_units=self.site.units,
-            n_atoms=self.decomposition.n_atoms,
-            unit_of_atom=self.decomposition.unit_of_atom,
-            codes_are_nonnegative=bool(getattr(self.method, "codes_are_nonnegative", False)),
-            is_explicit=isinstance(self.method, Explicit),
-            again=self.again,
-        )
-
-    @cached_property
-    def in_float64(self) -> "Subject":
-        """The same with a copy of the backbone and the decomposition in float64."""
-        own = self.site.backbone
-        with torch.inference_mode(False):  # parameters that are made in inference mode cannot change their dtype
-            module = copy.deepcopy(own.module).double()
-        backbone = replace(own, module=module, transform=lambda images: own.transform(images).double())
-        site = Site(backbone, self.site.path)
-        return Subject(site, self.method, self.found, self.n_classes)
-
-    @property
-    def lacks(self) -> dict[str, str]:
-        """Properties of a batch that do not exist for this method, each with the reason."""
-        if isinstance(self.method, Explicit):
-            return {}
-        reason = "virtual units: the network stays as it is and nothing is rebuilt from the codes"
-        return {"reconstruction": reason, "replaced_logits": reason}
-
-    def activations(self, inputs: Tensor, outputs: Tensor) -> Activations:
-        """These tokens of whole images, with no more of the site than the method declares to read."""
-        reads = self.method.reads
-        n, positions = outputs.shape[:2]
-        images = torch.arange(n).repeat_interleave(positions) if "images" in reads else None
-        # Copies, so that a method that works in place cannot change what it is measured against.
-        inputs, outputs = inputs.flatten(0, 1).clone(), outputs.flatten(0, 1).clone()
-        weight = self.site.weight if "weight" in reads else None
-        bias = self.site.bias if "weight" in reads else None
-        return Activations(inputs if "inputs" in reads else None, outputs, weight, bias, images)
 
 
 class Batch:
@@ -249,13 +138,27 @@ def stream(subject: Subject, split: Split, report: Report, what: str) -> Iterato
     for start in range(0, n, BATCH_IMAGES):
         report(what, start, n)
         rows = torch.arange(start, min(start + BATCH_IMAGES, n))
-        yield Batch(subject, rows, split.images(rows), None if split.labels is None else split.labels[rows])
+        yield batch_of(subject, split, rows)
     report(what, n, n)
+
+
+def batch_of(subject: Subject, split: Split, rows: Int[Tensor, " rows"]) -> Batch:
+    """Some images of the split."""
+    return Batch(subject, rows, split.images(rows), None if split.labels is None else split.labels[rows])
+
+
+Stream = Callable[[Subject, Split, Report, str], Iterator[Batch]]
+"""Gives the batches of one pass, whose name is the last argument."""
 
 
 @torch.inference_mode()
 def evaluate(
-    subject: Subject, split: Split, metrics: Sequence[Any], names: Sequence[str], report: Report
+    subject: Subject,
+    split: Split,
+    metrics: Sequence[Any],
+    names: Sequence[str],
+    report: Report,
+    stream: Stream = stream,
 ) -> dict[str, Value]:
     """The named values, by name, in that order.
 
@@ -265,6 +168,7 @@ def evaluate(
         metrics: The classes (`metrics.protocol.Metric`) that compute the values.
         names: Which of their values are wanted.
         report: Told how far it is.
+        stream: Gives the batches; a rehearsal has its own.
     """
     facts = subject.facts(len(split))
     lacks = subject.lacks | ({} if split.labels is not None else {"labels": "the data set has no labels"})

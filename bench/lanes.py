@@ -75,6 +75,11 @@ def one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
 
 
+def threads_of_a_lane(n_lanes: int) -> int:
+    """How many threads a lane has for what gives the same result on any number of them."""
+    return max(1, (os.cpu_count() or 1) // max(1, n_lanes))
+
+
 def attempt(work: Callable[[Any], Any], payload: Any) -> tuple[str, Any]:
     """What the work returned ("done"), or why it failed; a storage that cannot be written ends everything."""
     try:

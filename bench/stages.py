@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors import torch as safetensors
@@ -24,6 +24,7 @@ from bench.memory import forget_peak, peak_bytes
 from bench.provenance import provenance
 from bench.registry import Registry
 from bench.sites import Site
+from bench.subject import Subject
 from methods import artifacts
 from methods.protocol import Decomposition, Divisible, Follower
 from metrics.catalogue import Value
@@ -231,7 +232,7 @@ class Workshop:
             seed = cell.init_seed + 1
             return rerun.decomposed_again(cell.method.built, found, leader, source, site.weight, seed=seed)
 
-        subject = evaluation.Subject(site, cell.method.built, found, len(dataset.classes), again)
+        subject = Subject(site, cell.method.built, found, len(dataset.classes), again)
         names = [name for name, _ in cell.metrics]
         classes = dict.fromkeys(self.registry.find("metrics", name).load() for name in names)
         values = evaluation.evaluate(subject, dataset.test, list(classes), names, self.report)
@@ -276,6 +277,8 @@ class StartWorkshop:
     cache: Path
     n_threads: int = 1
 
+    kind_of_cache: ClassVar[type[Cache]] = Cache
+
     def __call__(self, report: Report, say: Callable[[str], None]) -> Callable[[Any], Any]:
         """The function that does a task's payload."""
         return self.workshop(report, say).perform
@@ -287,7 +290,7 @@ class StartWorkshop:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it a GPU's products are not deterministic
         torch.use_deterministic_algorithms(True)
         made = {key: provenance()[key] for key in ("commit", "dirty", "device")}
-        cache = Cache(self.cache, say, made)
+        cache = self.kind_of_cache(self.cache, say, made)
         cache.sweep()
         return Workshop(Registry(self.plugins), cache, report, self.n_threads)
 

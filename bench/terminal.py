@@ -12,9 +12,15 @@ import typer
 Plugins = Annotated[list[Path], typer.Option("--plugin", help="A Python file with components; may be repeated.")]
 CacheDir = Annotated[Path | None, typer.Option("--cache", help="Where built things are kept between runs.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no table; errors only.")]
 SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="A shipped suite, or the path of a .toml file.")]
 
 NO_PLUGINS: list[Path] = []
+
+
+def resolved(plugins: list[Path]) -> tuple[Path, ...]:
+    """The plugin files, wherever a process is started."""
+    return tuple(path.resolve() for path in plugins)
 
 
 def show(value: Any) -> None:

@@ -2,8 +2,10 @@
 
 import copy
 import io
+import re
 import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jaxtyping
@@ -14,7 +16,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bench.activations import TensorSource
 from bench.efficiency import VARIANTS, measure_layer, random_parts
+from methods.elude import ELUDe
 from methods.layer import Affine, DisentangledLayer
 from methods.parts import Parts, packed, summed_by_unit, summed_in_bags, unpacked
 from methods.surgery import disentangle, linear_at, unwrap
@@ -411,3 +415,19 @@ def test_timings_say_what_they_are_of() -> None:
         assert one["ratio"] > 0
         assert one["peak_bytes"] is None
         assert one["reason"] == "the device is a CPU, for which torch counts no allocations"
+
+
+def test_the_example_of_the_readme_runs() -> None:
+    readme = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(from methods.surgery.*?)```", readme, re.DOTALL)
+    network, images = small(), batch()
+    before, plain = network(images), linear_at(network, "blocks.2.mlp.fc2")
+    inputs = torch.relu(torch.randn(200, 384, generator=torch.Generator().manual_seed(0)))
+    method = ELUDe(top_k=0.2, min_cluster_size=4)
+    source = TensorSource(inputs, plain(inputs), plain.weight.detach(), plain.bias)
+    names = {"network": network, "images": images, "atoms": torch.tensor([0, 3]), "Affine": Affine, "method": method}
+    names["decomposition"] = found = method.decompose(source, seed=0)
+    exec(example, names)
+    assert names["asked"].codes.shape == (2, 16, found.n_atoms)
+    assert linear_at(network, "blocks.2.mlp.fc2") is plain
+    assert same_bits(network(images), before)

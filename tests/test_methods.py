@@ -16,10 +16,11 @@ from bench import UsageError, contract
 from bench.activations import TensorSource
 from bench.backbones import Backbone as BackboneNetwork
 from bench.contract import CHECKS, Outcome, check, checked
-from bench.evaluation import Batch, Subject
+from bench.evaluation import Batch
 from bench.planted import planted
 from bench.registry import Registry
 from bench.sites import Site
+from bench.subject import Subject
 from methods import artifacts, controls
 from methods.controls import PCA, Backbone, RandomDirections, RandomPartition
 from methods.elude import ELUDe

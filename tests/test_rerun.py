@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from bench.activations import TensorSource, quietly
 from bench.backbones import Backbone as BackboneNetwork
 from bench.datasets import InMemory
-from bench.evaluation import Batch, Subject, moved, stream
+from bench.evaluation import Batch, stream
 from bench.planted import planted
 from bench.rerun import Rerun, counted_steps, decomposed_again
 from bench.sites import Site
+from bench.subject import Subject, moved
 from methods.controls import PCA, Backbone, RandomDirections, RandomPartition
 from methods.elude import ELUDe
 from methods.protocol import ActivationSource, Codes, Decomposition, Method, Properties

@@ -15,8 +15,9 @@ from bench import UsageError
 from bench.activations import TensorSource, extract, opened, quietly
 from bench.backbones import Backbone, prefix_of
 from bench.datasets import InMemory
-from bench.evaluation import Batch, Subject
+from bench.evaluation import Batch
 from bench.sites import Site, find_layer, sampled_positions
+from bench.subject import Subject
 from methods.controls import Backbone as NeuronBasis
 from methods.controls import RandomPartition
 from methods.elude import ELUDe

@@ -1,0 +1,76 @@
+"""The commands about one decomposition: a share of its units, and a copy of it for other programs."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from bench import UsageError
+from bench.registry import Registry, suite_path, unknown
+from bench.terminal import NO_PLUGINS, CacheDir, Plugins, Quiet, SuiteName, resolved, tell, waiting
+
+if TYPE_CHECKING:
+    from bench.cells import Cell, Suite
+
+
+def decompose(
+    suite: SuiteName,
+    cell: Annotated[str, typer.Argument(metavar="CELL", help="As in `plan`: SITE/LABEL/tSEED/iSEED.")],
+    units: Annotated[str, typer.Option("--units", metavar="FROM:TO", help="Units of the site; TO is not among them.")],
+    plugin: Plugins = NO_PLUGINS,
+    cache: CacheDir = None,
+    quiet: Quiet = False,
+) -> None:
+    """Find some units of a cell's decomposition, so that several machines share it; then `run` the suite."""
+    suite_path(suite)
+    start, _, stop = units.partition(":")
+    if not (start.isdecimal() and stop.isdecimal()):
+        raise UsageError(f"--units: got {units!r}; expected FROM:TO, 0:384 say; change it")
+    with waiting("reading the suite"):
+        from bench.cache import default_cache
+        from bench.lanes import Task
+        from bench.progress import Display
+        from bench.stages import StartWorkshop
+        from bench.suites import load_suite
+
+        chosen = chosen_cell(load_suite(suite, Registry(plugin)), cell)
+    display, task = Display(1, is_quiet=quiet), Task(chosen.id, chosen.name, ())
+    begin = StartWorkshop(resolved(plugin), cache or default_cache(), os.cpu_count() or 1)
+    with display:
+        workshop = begin.workshop(lambda what, done, total: display.progressed(task, what, done, total), display.said)
+        is_new = workshop.find_units(chosen, range(int(start), int(stop)))
+    if not quiet:
+        print(f"units {units} of {chosen.name}: {'put by' if is_new else 'its decomposition is there already'}")
+
+
+def export(
+    suite: SuiteName,
+    cell: Annotated[str, typer.Argument(metavar="CELL", help="As in `plan`: SITE/LABEL/tSEED/iSEED.")],
+    to: Annotated[Path, typer.Option("--to", help="A new folder.")],
+    form: Annotated[
+        Literal["saelens", "own"], typer.Option("--format", help="saelens, or own: what is kept here.")
+    ] = "own",
+    plugin: Plugins = NO_PLUGINS,
+    cache: CacheDir = None,
+) -> None:
+    """Write a cell's decomposition into a folder, for other programs."""
+    suite_path(suite)
+    with waiting("reading the suite"):
+        from bench.cache import default_cache
+        from bench.export import written
+        from bench.stages import StartWorkshop
+        from bench.suites import load_suite
+
+        chosen = chosen_cell(load_suite(suite, Registry(plugin)), cell)
+    start = StartWorkshop(resolved(plugin), cache or default_cache(), os.cpu_count() or 1)
+    written(start.workshop(lambda what, done, total: None, tell), chosen, to, form)
+    print(f"wrote {to}")
+
+
+def chosen_cell(suite: "Suite", name: str) -> "Cell":
+    """The cell of that name."""
+    cells = {cell.name: cell for cell in suite.cells}
+    if name not in cells:
+        raise UsageError(unknown("CELL", name, cells, f"eludebench plan {suite.name}"))
+    return cells[name]

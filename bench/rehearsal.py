@@ -1,0 +1,280 @@
+"""Rehearsals: stages worked at their full size on a few tokens and images, to know what they will take.
+
+A method is given a source of the right number of tokens that holds few and hands out few; `bench.stopwatch` adds what
+it leaves out. So a method has nothing to do for it, whoever wrote it and whatever it reports.
+"""
+
+import dataclasses
+import math
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from bench import activations
+from bench.activations import SiteImages, TensorSource, quietly
+from bench.backbones import Backbone, Report
+from bench.cache import NotCachedError
+from bench.cells import SiteSpec
+from bench.datasets import Dataset, Split
+from bench.evaluation import Batch, batch_of, stream
+from bench.sites import Site
+from bench.stages import Workshop
+from bench.stopwatch import PATIENCE_SECONDS, Clock, Stopwatch
+from bench.subject import Subject
+from methods.protocol import Activations, ImageActivations, ImageSource
+
+MOST_IMAGES = 1024
+"""Images whose tokens stand for all."""
+MOST_AT_ONCE = 128
+"""Images that are run at once: half of what a run takes, at about the same cost an image."""
+FIRST_IMAGES = (16, 80, 400, 2000)
+"""Images that a backbone is barely trained on, the next number where it cannot be on so few."""
+
+WHOLE_BYTES = 2 * 2**30
+"""Most tokens that are made up for a method that reads all of them at once."""
+HURRIED_TOKENS = 32
+"""Tokens of the one batch that a hurried pass has."""
+
+
+@dataclass(frozen=True, eq=False)
+class RehearsalSource:
+    """An `ActivationSource` of any number of tokens, from a few.
+
+    Beyond those that there are, tokens are mixtures of two of them: no two are equal, what enters a site and what
+    leaves it still belong together, and none of them is held.
+
+    Attributes:
+        tokens: The tokens that there are, with what the method declares to read.
+        n_tokens: How many there shall be.
+        watch: Measures.
+        images: The split image by image; None where the method does not read it.
+        is_hurried: A pass is one small batch, and nothing of it is added: for what a method finds, not for its time.
+        n_threads: How many threads a method may use whose result does not depend on their number.
+    """
+
+    tokens: TensorSource
+    n_tokens: int
+    watch: Stopwatch
+    images: ImageSource | None = None
+    is_hurried: bool = False
+    n_threads: int = 1
+
+    def read(self, rows: Int[Tensor, " rows"] | slice) -> Activations:
+        """The named tokens, in that order.
+
+        Raises:
+            ValueError: They are too many to be made up.
+        """
+        n = self.tokens.n_tokens
+        if n >= self.n_tokens:
+            return self.tokens.read(rows)
+        if isinstance(rows, slice):
+            rows = torch.arange(*rows.indices(self.n_tokens))
+        if len(rows) * self.tokens.token_bytes > WHOLE_BYTES:
+            raise ValueError(
+                f"rows: got {len(rows)} tokens at once, more than a rehearsal makes up; expected at most "
+                f"{WHOLE_BYTES} bytes of them; once the activations are in the cache they are read from there"
+            )
+        one, other = self.tokens.read(rows % n), self.tokens.read((rows * 31 + rows // n) % n)
+        share = torch.where(rows < n, 1.0, 0.7)[:, None].to(one.outputs)
+        inputs = one.inputs
+        if inputs is not None and other.inputs is not None:
+            inputs = other.inputs.lerp(inputs, share)
+        return dataclasses.replace(one, inputs=inputs, outputs=other.outputs.lerp(one.outputs, share))
+
+    def batches(self, size: int, *, seed: int | None = None) -> Iterator[Activations]:
+        """Batches as of all tokens; the pass ends early where it would be long."""
+        if self.is_hurried:
+            yield self.read(slice(0, min(size, HURRIED_TOKENS)))
+            return
+        draw = torch.Generator().manual_seed(seed or 0)
+        for index in self.watch.handed_out(math.ceil(self.n_tokens / size), size, seed is not None):
+            rows = slice(index * size, (index + 1) * size)
+            n = len(range(*rows.indices(self.n_tokens)))
+            yield self.read(rows if seed is None else torch.randint(self.n_tokens, (n,), generator=draw))
+
+    def report(self, what: str, done: int, total: int) -> None:
+        """Tell the stopwatch."""
+        self.watch.report(what, done, total)
+
+    def keep(self, name: str, tensors: object) -> None:
+        """Put nothing by."""
+
+    def kept(self, name: str) -> None:
+        """Nothing was."""
+
+
+@dataclass(frozen=True, eq=False)
+class RehearsalImages:
+    """An `ImageSource` that runs the backbone on a few images only and gives these again; the stopwatch adds the rest.
+
+    Attributes:
+        images: The split image by image.
+        n_images: How many images there shall be.
+        few: Images that are run at once, at most.
+        watch: Measures.
+        known: What was read, by verb: the values, and the seconds of an image.
+    """
+
+    images: ImageSource
+    n_images: int
+    few: int
+    watch: Stopwatch
+    known: dict[str, list[tuple[Any, float]]] = field(default_factory=dict)
+
+    @property
+    def labels(self) -> Int[Tensor, " images"] | None:
+        """The class of each image, where there are any."""
+        labels = self.images.labels
+        return None if labels is None else labels[: self.n_images]
+
+    def read(self, rows: Int[Tensor, " rows"]) -> ImageActivations:
+        """All studied positions of so many images."""
+        found = self.again("read", rows)
+        return ImageActivations(found.inputs, found.outputs)
+
+    def class_gradients(self, rows: Int[Tensor, " rows"]) -> Float[Tensor, "rows positions units"]:
+        """Gradient of each image's own class logit with respect to the site's outputs."""
+        gradients: Tensor = self.again("class_gradients", rows)
+        return gradients
+
+    def again(self, verb: str, rows: Int[Tensor, " rows"]) -> Any:
+        """What the images give, from the backbone until its pace is known, then from what is known."""
+        known = self.known.setdefault(verb, [])
+        n = min(len(rows), self.few)
+        if sum(seconds for _, seconds in known) * self.few < self.watch.patience:
+            begin = self.watch.clock()
+            found = getattr(self.images, verb)(rows[:n])
+            seconds = (self.watch.clock() - begin) / n
+            known.append((found, seconds))
+            self.watch.leave_out(seconds * (len(rows) - n))
+        else:
+            found = known[int(rows[0]) // self.few % len(known)][0]
+            self.watch.leave_out(sum(seconds for _, seconds in known) / len(known) * len(rows))
+        if isinstance(found, Tensor):
+            return tiled(found, len(rows))
+        return ImageActivations(tiled(found.inputs, len(rows)), tiled(found.outputs, len(rows)))
+
+
+def tiled(values: Tensor, n: int) -> Tensor:
+    """As many rows as asked for, from the first on and over again; a copy."""
+    return values[torch.arange(n) % len(values)]
+
+
+@dataclass(frozen=True, eq=False)
+class First:
+    """The first images of a split."""
+
+    split: Split
+    n: int
+
+    @property
+    def labels(self) -> Int[Tensor, " images"] | None:
+        """Index into the data set's classes, per image; None where nobody has labelled them."""
+        return None if self.split.labels is None else self.split.labels[: self.n]
+
+    @property
+    def factors(self) -> Mapping[str, Int[Tensor, " images"]]:
+        """The known causes of each image by name."""
+        return {name: values[: self.n] for name, values in self.split.factors.items()}
+
+    def __len__(self) -> int:
+        return min(self.n, len(self.split))
+
+    def images(self, rows: Int[Tensor, " rows"] | slice) -> UInt8[Tensor, "rows 3 height width"]:
+        """The pixels of these images."""
+        return self.split.images(rows)
+
+
+class RehearsalStream:
+    """Two batches of each pass of an evaluation; the stopwatch adds the others, at the pace of the second.
+
+    What a later pass does with images that an earlier one kept falls to the first batch, as only its images are there
+    in both: so it is counted once.
+    """
+
+    def __init__(self, watch: Stopwatch, few: int) -> None:
+        self.watch = watch
+        self.few = few
+        self.n_passes = 0
+
+    def __call__(self, subject: Subject, split: Split, report: Report, what: str) -> Iterator[Batch]:
+        """The batches of one pass; a small split is handed out whole."""
+        n, self.n_passes = len(split), self.n_passes + 1
+        if n < 4 * self.few:
+            yield from stream(subject, split, lambda what, done, total: None, what)
+            return
+        yield batch_of(subject, split, torch.arange(self.few))
+        begin, first = self.watch.seconds, min(self.n_passes, 3) * self.few
+        yield batch_of(subject, split, torch.arange(first, first + self.few))
+        self.watch.leave_out((self.watch.seconds - begin) * (n / self.few - 2))
+
+
+class Place:
+    """A site as it is rehearsed.
+
+    Attributes:
+        loading_seconds: What loading the data set took.
+        dataset: The data set, whole.
+        is_kept: The backbone came from the cache.
+        site: The site, in that backbone or in one that was barely trained.
+        tokens: Tokens of its first images.
+        few: Images that are run at once.
+        image_seconds: What extracting the activations of an image takes.
+    """
+
+    def __init__(self, workshop: Workshop, spec: SiteSpec, clock: Clock) -> None:
+        begin = clock()
+        self.spec = spec
+        self.dataset = workshop.dataset(spec)
+        self.loading_seconds = clock() - begin
+        self.is_kept = True
+        try:
+            backbone = workshop.backbone(spec)
+        except NotCachedError:
+            self.is_kept = False
+            backbone = barely_trained(spec.backbone.built, self.dataset)
+        self.site = Site(backbone, spec.module)
+        self.extract(clock)
+
+    def extract(self, clock: Clock) -> None:
+        """Read the first images: twice as many each time, until they take a moment."""
+        split, per_image = self.dataset.train, self.spec.tokens_per_image
+        n = 8
+        seconds = 0.0
+        while seconds < PATIENCE_SECONDS / 2 and n < min(MOST_IMAGES, len(split)):
+            n = min(2 * n, len(split))
+            with tempfile.TemporaryDirectory() as folder:
+                begin = clock()
+                activations.extract(self.site, First(split, n), per_image, 0, Path(folder), quietly)
+                seconds = clock() - begin
+                found = activations.opened(Path(folder), self.site, split, quietly)
+                assert found.inputs is not None
+                inputs, outputs = found.inputs.clone(), found.outputs.clone()
+        images = SiteImages(self.site, split)
+        self.tokens = TensorSource(inputs, outputs, self.site.weight, self.site.bias, images=images)
+        self.image_seconds = seconds / n
+        self.n_tokens = len(outputs) // n * len(split)
+        self.few = min(n, MOST_AT_ONCE)
+
+
+def barely_trained(factory: Any, dataset: Dataset) -> Backbone:
+    """A backbone of the right shape after as little training as it takes.
+
+    Raises:
+        ValueError: It cannot be trained.
+    """
+    why: Exception | None = None
+    for n in FIRST_IMAGES:
+        try:
+            weights = factory.weights(replace(dataset, train=First(dataset.train, n)), quietly)
+            return factory.assemble(weights, dataset)  # type: ignore[no-any-return]
+        except (ArithmeticError, ValueError) as error:  # a schedule that has too few steps, say
+            why = error
+    raise ValueError(f"backbone: {factory} cannot be trained on the first {n} images: {why}") from why
