@@ -1,7 +1,9 @@
 """The layer's cost inside ViT-B/14 at batch 256 and random weights, as JSON: `python tests/speed/layer_on_gpu.py`.
 
 The protocol is the ELUDe paper's (B.4). The aims, on an H200: ratios of at most 1.03 without codes and 1.10 with all
-of them, peak memory ratios of at most 1.05, and with codes no more than the codes on top.
+of them, peak memory ratios of at most 1.05, and with codes no more than the codes on top. By count of multiplications,
+all codes of 8 parts a unit are 22 % more at 224 pixels and 17 % at 518: below that only as far as one long product
+runs faster than the network.
 """
 
 import argparse
