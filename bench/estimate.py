@@ -50,7 +50,7 @@ class Estimate:
         least = f"at least {in_words(self.total_seconds)} {how}, without {n} task{'s' * (n > 1)} not rehearsed"
         busy = ""
         if self.load is not None and self.load > BUSY_SHARE * (os.cpu_count() or 1):
-            busy = f"; other programs keep it busy now (load {self.load:.1f} on {os.cpu_count()} cores), and so is this"
+            busy = f"; it is busy with other programs now (load {self.load:.1f} on {os.cpu_count()} cores)"
         return (least if n else f"about {in_words(self.total_seconds)} {how}") + busy
 
     def clause(self, key: str) -> str:

@@ -256,6 +256,7 @@ def test_seeds_are_rehearsed_once(tmp_path: Path) -> None:
 
 
 BREAKS = '''
+from dataclasses import dataclass
 from methods.controls import Backbone
 
 @dataclass(frozen=True)
