@@ -248,8 +248,9 @@ def _train(module: nn.Module, dataset: Dataset, options: EmbeddedViT, report: Re
     n_steps = math.ceil(n_images / options.batch_size)
     n_total = n_steps * options.epochs
     optimizer = torch.optim.AdamW(module.parameters(), lr=options.learning_rate, weight_decay=0.05, fused=True)
+    rise = 0.1 if n_total != 10 else 0.2  # of ten steps a tenth is one, and torch divides by one step less
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, options.learning_rate, total_steps=n_total, pct_start=0.1, cycle_momentum=False
+        optimizer, options.learning_rate, total_steps=n_total, pct_start=rise, cycle_momentum=False
     )
     module.train()
     for epoch in range(options.epochs):

@@ -212,3 +212,9 @@ def test_bad_options_say_what_was_expected(options: dict[str, int], message: str
 def test_a_patch_that_does_not_divide_the_image_is_refused(dataset: Dataset) -> None:
     with pytest.raises(ValueError, match="patch: received 5; expected a divisor of the images' side, 32"):
         EmbeddedViT(patch=5).weights(dataset, silent)
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 9, 10, 11])
+def test_a_training_may_have_any_number_of_steps(epochs: int) -> None:
+    tiny, few = EmbeddedViT(width=16, depth=1, heads=2, epochs=epochs), Shapes(n_train=48, n_test=48).load()
+    assert all(bool(value.isfinite().all()) for value in tiny.weights(few, silent).values())
