@@ -6,6 +6,7 @@ all of them. Methods that need whole images get them from the backbone, when the
 """
 
 import mmap
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -257,7 +258,7 @@ class TensorSource:
         """Put tensors by, in case this very work is interrupted."""
         if self.keeps is None:
             return
-        partial = self.keeps / f"{name}.partial"
+        partial = self.keeps / f"{uuid.uuid4().hex}.partial"
         contiguous = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
         partial.write_bytes(safetensors.save(contiguous))
         partial.rename(self.keeps / f"{name}.safetensors")

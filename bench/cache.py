@@ -108,13 +108,10 @@ class Cache:
             StorageError: The cache cannot be written.
         """
         final = self.folder(stage, key)
-        if final in self.checked and final.is_dir():
+        if self.is_whole(final):
             return final
-        if final.is_dir():
-            damage = damage_of(final)
-            if damage is None:
-                self.checked.add(final)
-                return final
+        damage = damage_of(final) if final.is_dir() else None
+        if damage is not None:
             self.say(f"cache: {final / damage[0]} {damage[1]}; it is thrown away and built again")
             self.guarded(lambda: shutil.rmtree(final))
         aside = self.root / "aside" / uuid.uuid4().hex
@@ -127,6 +124,13 @@ class Cache:
             shutil.rmtree(aside, ignore_errors=True)
         return final
 
+    def is_whole(self, folder: Path) -> bool:
+        """Whether an entry is there and as it was written; looked at once per process."""
+        if folder.is_dir() and (folder in self.checked or damage_of(folder) is None):
+            self.checked.add(folder)
+            return True
+        return False
+
     @contextmanager
     def unfinished(self, stage: str, key: Mapping[str, Any], *, is_shared: bool = False) -> Iterator[Path | None]:
         """A folder for what long work keeps in case it is interrupted, thrown away when the work is done.
@@ -138,10 +142,10 @@ class Cache:
         folder = self.root / "unfinished" / stage / digest(key)
         mode = fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX
         lock = None
-        while lock is None and not self.folder(stage, key).is_dir():
+        while lock is None and not self.is_whole(self.folder(stage, key)):
             self.guarded(lambda: folder.mkdir(parents=True, exist_ok=True))
             lock = self.locked(folder / "lock", mode)
-        if lock is None or self.folder(stage, key).is_dir():
+        if lock is None or self.is_whole(self.folder(stage, key)):
             yield None
             return
         with lock:
@@ -152,14 +156,16 @@ class Cache:
     def locked(self, path: Path, mode: int) -> IO[str] | None:
         """The file, locked, once nobody else is in the way; None where it has been thrown away meanwhile."""
         try:
-            lock = path.open("w", encoding="ascii")
+            lock = path.open("a+", encoding="ascii")  # network file systems share a lock only of what can be read
         except FileNotFoundError:
             return None
         try:
             fcntl.flock(lock, mode | fcntl.LOCK_NB)
         except BlockingIOError:
             self.say(f"{path.parent}: another process is at this very work; waiting for it")
-            fcntl.flock(lock, mode)
+            self.guarded(lambda: fcntl.flock(lock, mode))
+        except OSError as error:
+            raise storage_error("--cache", path, error) from error
         if is_same(lock, path):
             return lock
         lock.close()

@@ -19,6 +19,9 @@ EXTRAS = {"cuml": "cuml", "umap": "umap", "ray": "ray", "judges": "httpx2"}
 WIDE_KERNELS = {"SkylakeX", "Cooperlake", "SapphireRapids"}
 """OpenBLAS's names of the kernels that use AVX-512."""
 
+OPTIONAL = ("umap-learn", "cuml-cu13")
+"""Packages of extras that results can follow from."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -48,7 +51,8 @@ def examine(cache: Path | None = None) -> list[Finding]:
     ]
     for name in PACKAGES:
         found = version_of(name)
-        findings.append(Finding(name, found, found != "not installed"))
+        if name not in OPTIONAL:
+            findings.append(Finding(name, found, found != "not installed"))
     findings += [torch_finding(), products_finding()]
     for extra, module in EXTRAS.items():
         there = find_spec(module) is not None

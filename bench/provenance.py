@@ -10,7 +10,7 @@ from typing import Any
 
 PACKAGES = (
     "eludebench", "torch", "torchvision", "timm", "overcomplete", "hdbscan", "numba", "numpy", "scipy", "scikit-learn",
-    "scikit-image", "pandas", "safetensors",
+    "scikit-image", "pandas", "safetensors", "umap-learn", "cuml-cu13",
 )  # fmt: skip
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -169,17 +169,18 @@ class Workshop:
         Raises:
             UsageError: The method does not work unit by unit, or the site has fewer units.
         """
-        method, n_units = cell.method.built, self.site(cell.site).units
-        if not isinstance(method, Divisible):
+        if not isinstance(cell.method.built, Divisible):
             raise UsageError(
                 f"CELL: {cell.name} is of {cell.method.entry.name!r}, which does not work unit by unit; expected a "
                 "method that does, elude say; use `eludebench run`"
             )
+        n_units = self.site(cell.site).units
         if not units or units[-1] >= n_units:
             raise UsageError(f"--units: got {units.start}:{units.stop}; expected a range within 0:{n_units}; change it")
+        cell = self.settled(cell)
         with self.cache.unfinished("decompositions", self.decomposition_key(cell), is_shared=True) as keeps:
             if keeps is not None:
-                method.decompose_units(self.keeping(cell, keeps), units)
+                cell.method.built.decompose_units(self.keeping(cell, keeps), units)
         return keeps is not None
 
     def has_decomposition(self, cell: Cell) -> bool:

@@ -26,6 +26,7 @@ from methods.clustering import Backend, Clusters, Selection, SpanningTree, clust
 from methods.clustering.dense import Scratch, one_blas_thread
 from methods.clustering.libraries import reduced
 from methods.contributions import EPSILON, Arithmetic, OnDevice, OnProcessor
+from methods.instances import top_instances
 from methods.partition import WeightPartition, partition_decomposition
 from methods.protocol import Activations, ActivationSource, Decomposition
 from methods.seals import seal
@@ -169,7 +170,7 @@ class ELUDe(WeightPartition):
         self, arithmetic: Arithmetic, unit: int, values: Float[Tensor, " tokens"], k: int, scratch: Scratch
     ) -> "Instances":
         """The instances of one unit, their contributions, and the tree or the clusters of these."""
-        chosen = top_instances(values, k)
+        chosen = top_instances(values, k, arithmetic.inputs)
         rows, lowest = chosen.cpu().numpy(), float(values[chosen[-1]])
         points = arithmetic.contributions(unit, rows, self.normalize)
         clustered = reduced(np.asarray(points), self.umap_dimensions) if self.umap_dimensions else points
@@ -244,8 +245,7 @@ def each_unit(tokens: Activations, units: list[int]) -> Iterator[tuple[int, Floa
     Raises:
         ValueError: One is not finite.
     """
-    for start in range(0, len(units), UNITS_PER_READ):
-        block = units[start : start + UNITS_PER_READ]
+    for block in blocks_of(units):
         values = tokens.outputs[:, block[0] : block[-1] + 1].T.contiguous()
         for unit in block:
             own = values[unit - block[0]]
@@ -258,17 +258,16 @@ def each_unit(tokens: Activations, units: list[int]) -> Iterator[tuple[int, Floa
             yield unit, own
 
 
-def top_instances(values: Float[Tensor, " tokens"], k: int) -> Int[Tensor, " k"]:
-    """The k largest (eq. 1) in a total order: value descending, then token index ascending.
-
-    `torch.topk` promises no order among equal values, so the k-th value is found first and ties at it are filled by
-    index. Signed: the largest, not the largest in size.
-    """
-    lowest = torch.topk(values, k).values[-1]
-    above = torch.nonzero(values > lowest).squeeze(1)
-    ties = torch.nonzero(values == lowest).squeeze(1)[: k - len(above)]
-    rows = torch.cat([above, ties])
-    return rows[torch.sort(values[rows], descending=True, stable=True).indices]
+def blocks_of(units: list[int]) -> Iterator[list[int]]:
+    """Units that follow each other, as many as are read together."""
+    block: list[int] = []
+    for unit in units:
+        if block and (unit != block[-1] + 1 or len(block) == UNITS_PER_READ):
+            yield block
+            block = []
+        block.append(unit)
+    if block:
+        yield block
 
 
 def sizes_of(found: Clusters) -> Int[Tensor, " atoms"]:

@@ -139,7 +139,11 @@ class DisentangledLayer(nn.Module):
         return -3 if isinstance(self.plain, nn.Conv2d) else -1
 
     def check(self) -> None:
-        """Nothing, where the kernel is that which the parts are of; ValueError otherwise (`methods.seals`)."""
+        """Nothing, where the kernel is that which the parts are of; ValueError otherwise (`methods.seals`).
+
+        Done when the layer is made and when a checkpoint is loaded into it; whoever changes the kernel in place, by
+        training it say, calls this to know.
+        """
         check_seal(self.notes, self.weight.flatten(1), self.bias, self.where)
 
     def weights(

@@ -59,11 +59,9 @@ def part_weights(
     """
     rows = unit_of_atom
     if len(rows) < len(weight):
-        weights = (weight.index_select(0, rows).double() * divisors.index_select(0, rows).double().reciprocal_()).to(
-            weight.dtype
-        )
+        weights = (weight.index_select(0, rows).double() / divisors.index_select(0, rows)).to(weight.dtype)
     else:
-        weights = (weight.double() * divisors.double().reciprocal_()).to(weight.dtype).index_select(0, rows)
+        weights = (weight.double() / divisors).to(weight.dtype).index_select(0, rows)
     weights.mul_(holds)
     if bias is None:
         return weights, weight.new_zeros(len(holds))

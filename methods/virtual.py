@@ -18,8 +18,8 @@ from sklearn.cluster import AgglomerativeClustering
 from torch import Tensor
 
 from methods.centroids import kmeans, nearest
-from methods.elude import top_instances
 from methods.images import batches_of_images, images_of, side_by_side, strongest_images
+from methods.instances import top_instances
 from methods.partition import parents
 from methods.protocol import Activations, ActivationSource, Codes, Decomposition, Properties
 

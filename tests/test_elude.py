@@ -18,7 +18,8 @@ from methods.clustering import SpanningTree, cluster, condense
 from methods.clustering.dense import Scratch
 from methods.clustering.trees import numbered_by_smallest_member
 from methods.contributions import Arithmetic, OnDevice, OnProcessor
-from methods.elude import ELUDe, Instances, top_instances
+from methods.elude import ELUDe, Instances, blocks_of
+from methods.instances import top_instances
 from methods.parts import equal_parts, n_owners
 from methods.protocol import Activations, Decomposition
 
@@ -122,6 +123,21 @@ def test_top_instances_are_in_a_total_order(values: list[float], data: st.DataOb
     k = data.draw(st.integers(1, len(values)))
     expected = sorted(range(len(values)), key=lambda i: (-values[i], i))[:k]
     assert top_instances(torch.tensor(values), k).tolist() == expected
+
+
+@pytest.mark.parametrize("width", [2, 70])
+def test_equal_activations_are_ordered_by_what_enters_and_not_by_token(width: int) -> None:
+    rng = np.random.default_rng(0)
+    values = torch.from_numpy(rng.integers(6, size=300).astype(np.float32))
+    inputs = rng.integers(3, size=(300, width)).astype(np.float32)
+    inputs[:, :-2] = 1  # told apart by the last two only, and many not at all
+    expected = inputs[top_instances(values, 70, inputs)]
+    for seed in range(3):
+        order = np.random.default_rng(seed).permutation(300)
+        rows = top_instances(values[order], 70, inputs[order])
+        assert torch.equal(values[order][rows], torch.sort(values, descending=True).values[:70])
+        assert np.array_equal(inputs[order][rows], expected)
+        assert torch.equal(top_instances(values[order], 70, torch.from_numpy(inputs[order])), rows)
 
 
 def blobs(n: int, centres: int, seed: int = 0) -> np.ndarray:
@@ -255,8 +271,10 @@ def test_a_second_run_is_the_same_in_every_bit_and_so_is_one_on_more_threads() -
     assert_same(plain, method.decompose(replace(source, n_threads=3), seed=0))
 
 
-def test_the_order_of_images_changes_nothing() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_order_of_images_changes_nothing(dtype: torch.dtype) -> None:
     method, source = ELUDe(top_k=0.2, min_cluster_size=5), planted()
+    source = replace(source, outputs=source.outputs.to(dtype).float())
     assert source.inputs is not None
     for seed in range(3):
         order = torch.randperm(source.n_tokens, generator=torch.Generator().manual_seed(seed))
@@ -299,6 +317,12 @@ def test_machines_can_share_the_units(tmp_path: Path, monkeypatch: pytest.Monkey
     plain = method.decompose(planted(), seed=0)
     monkeypatch.setattr(ELUDe, "found_in", lambda *_: pytest.fail("a unit that was put by was looked at again"))
     assert_same(plain, method.decompose(source, seed=0))
+
+
+def test_units_are_read_in_blocks_without_gaps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("methods.elude.UNITS_PER_READ", 3)
+    assert list(blocks_of([0, 1, 2, 3, 7, 8, 767])) == [[0, 1, 2], [3], [7, 8], [767]]
+    assert list(blocks_of([])) == []
 
 
 def test_it_says_how_far_it_is() -> None:

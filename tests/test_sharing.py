@@ -1,12 +1,14 @@
 """One decomposition made by several processes: what each puts by, who waits for whom, and what is told."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from bench import UsageError
+from bench.activations import TensorSource
 from bench.cache import Cache
 from bench.cells import Cell
 from bench.cli import main
@@ -52,6 +54,40 @@ def test_ranges_of_units_add_up_to_the_decomposition(warm: Path, monkeypatch: py
     source = workshop(warm).source(cell.site, 42, ELUDe.reads)
     assert torch.equal(cell.method.built.decompose(source, seed=42).tensors["owns"], found.tensors["owns"])
     assert not workshop(warm).find_units(cell, range(20))
+
+
+def test_units_of_a_swept_cell_are_those_of_the_variant_that_was_chosen(tmp_path: Path, warm: Path) -> None:
+    text = SUITE.read_text().replace(
+        "min_cluster_size = 4", "top_k = 0.2\nmin_cluster_size = 4\nsweep = { min_samples = [1, 3] }"
+    )
+    (tmp_path / "swept.toml").write_text(text)
+    suite = load_suite(str(tmp_path / "swept.toml"), Registry(()))
+    (cell,) = [replace(one, token_seed=43) for one in suite.cells if one.label == "elude"]
+    assert workshop(warm).find_units(cell, range(32))
+    chosen = workshop(warm).settled(cell).method.built
+    assert chosen != cell.method.built
+    found = workshop(warm).decomposition(cell)
+    source = workshop(warm).source(cell.site, 43, ELUDe.reads)
+    assert torch.equal(chosen.decompose(source, seed=42).tensors["owns"], found.tensors["owns"])
+
+
+def test_overlapping_ranges_do_no_harm(tmp_path: Path) -> None:
+    source = TensorSource(None, torch.zeros(1, 1), keeps=tmp_path)
+    values = {"a": torch.arange(100_000)}
+
+    def keeps_often() -> None:
+        for _ in range(50):
+            source.keep("unit 1", values)
+
+    both = [threading.Thread(target=keeps_often) for _ in range(2)]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
+    kept = source.kept("unit 1")
+    assert kept is not None
+    assert torch.equal(kept["a"], values["a"])
+    assert [path.name for path in tmp_path.iterdir()] == ["unit 1.safetensors"]
 
 
 def test_what_cannot_be_shared_is_named(

@@ -90,24 +90,31 @@ def one_blas_thread() -> AbstractContextManager[object]:
     return limit
 
 
-def spanning_tree(points: Float[ndarray, "points dimensions"], min_samples: int, scratch: Scratch) -> SpanningTree:
+def spanning_tree(
+    points: Float[ndarray, "points dimensions"], min_samples: int, scratch: Scratch, n_bytes: int = 2**63
+) -> SpanningTree:
     """The minimum spanning tree of these points, by float32 products where they are fine enough, else by float64.
 
     Args:
         points: At least two, finite, float32 or float64; these very numbers are what distances are of.
         min_samples: Which neighbour's distance is the core distance, the point itself not counted; below their number.
         scratch: Memory and threads.
+        n_bytes: What all distances together may take.
 
     Raises:
+        MemoryError: The distances do not fit; float64's take twice the memory of float32's.
         ArithmeticError: Even float64 is further off than it can be.
     """
-    found = attempt(points, min_samples, scratch, np.float32) or attempt(points, min_samples, scratch, np.float64)
-    if found is None:
-        raise ArithmeticError(
-            f"points: squared distances of {points.shape} {points.dtype} values are off by more than float64 rounds; "
-            "expected values of ordinary size; look for some above 1e150"
-        )
-    return found
+    for dtype in (np.float32, np.float64):
+        if len(points) ** 2 * np.dtype(dtype).itemsize > n_bytes:
+            raise MemoryError(f"points: the distances of {len(points)} take more than {n_bytes} bytes")
+        found = attempt(points, min_samples, scratch, dtype)
+        if found is not None:
+            return found
+    raise ArithmeticError(
+        f"points: squared distances of {points.shape} {points.dtype} values are off by more than float64 rounds; "
+        "expected values of one order of size; scale the dimensions alike"
+    )
 
 
 def attempt(

@@ -25,7 +25,6 @@ def by_hdbscan(
         min_samples=min_samples,
         cluster_selection_method=selection,
         algorithm="generic",
-        approx_min_span_tree=False,
     ).fit(points.astype(np.float64))
     return renumbered(model.labels_, model.probabilities_)
 

@@ -6,9 +6,10 @@ follows from the graph alone, not from which minimum spanning tree was found or 
 Campello et al. 2013, section 3; the condensed tree is McInnes & Healy 2017 (arXiv:1705.07321), section 2.3.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -72,6 +73,8 @@ def condense(tree: SpanningTree, min_cluster_size: int, selection: Selection = "
     weights = tree.weights[order]
     left, right, size = dendrogram(n, tree.heads[order], tree.tails[order])
     parents, births, cluster_of, lambdas = condensed(left, right, size, weights, min_cluster_size, ties == "all")
+    if selection not in get_args(Selection):
+        raise ValueError(f"selection: got {selection!r}; expected one of {', '.join(get_args(Selection))}; change it")
     chosen = leaves(parents) if selection == "leaf" else greatest_mass(parents, births, cluster_of, lambdas)
     owners = owner_of_each(parents, chosen)[cluster_of]
     labels = numbered_by_smallest_member(owners)
@@ -195,17 +198,26 @@ def greatest_mass(
     cluster_of: Int[ndarray, " points"],
     lambdas: Float[ndarray, " points"],
 ) -> ndarray:
-    """Which clusters have no less excess of mass than those below them together (Campello et al. 2013, eq. 3)."""
+    """Which clusters have no less excess of mass than those below them together (Campello et al. 2013, eq. 3).
+
+    Sums are exact before they are rounded, so that no order of points or clusters can tip a balance.
+    """
     n = len(parents)
-    mass = np.bincount(cluster_of, weights=lambdas - births[cluster_of], minlength=n)
     sizes = np.bincount(cluster_of, minlength=n)
-    for child in range(n - 1, 0, -1):
-        sizes[parents[child]] += sizes[child]
-        mass[parents[child]] += (births[child] - births[parents[child]]) * sizes[child]
-    chosen, below = np.zeros(n, dtype=bool), np.zeros(n)
+    order = np.argsort(cluster_of, kind="stable")
+    ends = np.cumsum(sizes)
+    terms = [
+        (lambdas[order[end - size : end]] - births[one]).tolist()
+        for one, end, size in zip(range(n), ends, sizes, strict=True)
+    ]
+    below: list[list[float]] = [[] for _ in range(n)]
+    chosen = np.zeros(n, dtype=bool)
     for one in range(n - 1, 0, -1):
-        chosen[one] = mass[one] >= below[one]
-        below[parents[one]] += max(mass[one], below[one])
+        mass, rest, above = math.fsum(terms[one]), math.fsum(below[one]), parents[one]
+        chosen[one] = mass >= rest
+        below[above].append(max(mass, rest))
+        sizes[above] += sizes[one]
+        terms[above].append(float((births[one] - births[above]) * sizes[one]))
     return chosen
 
 
