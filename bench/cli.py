@@ -76,7 +76,7 @@ def run(
         done = f"{len(states) - len(failed) - skipped} of {len(states)} cells complete"
         print(f"{done}{f', {skipped} skipped' if skipped else ''}; table: {first}")
     if failed:
-        tell(f"error: {len(failed)} cells failed: {', '.join(failed)}; see `eludebench status --run {folder}`")
+        tell(f"error: failed: {', '.join(failed)}; see `eludebench status --run {folder}`")
         raise typer.Exit(3)
 
 

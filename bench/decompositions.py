@@ -41,7 +41,7 @@ def decompose(
         workshop = begin.workshop(lambda what, done, total: display.progressed(task, what, done, total), display.said)
         is_new = workshop.find_units(chosen, range(int(start), int(stop)))
     if not quiet:
-        print(f"units {units} of {chosen.name}: {'put by' if is_new else 'its decomposition is there already'}")
+        print(f"units {units} of {chosen.name}: {'found and kept' if is_new else 'the decomposition is there already'}")
 
 
 def export(

@@ -29,6 +29,7 @@ class Estimate:
         seconds: Expected seconds of each task, by its id; those of which there are any.
         reasons: Why there are none for a task, by its id.
         total_seconds: From the command to its end; at least that, where tasks have none.
+        starting_seconds: The part of that in which processes start and load data sets.
         workers: Processes that work.
         calibration_seconds: What finding this out took.
         load: Processes that wanted to run on average of the minute before; None where the system does not tell.
@@ -38,6 +39,7 @@ class Estimate:
     seconds: Mapping[str, float]
     reasons: Mapping[str, str]
     total_seconds: float
+    starting_seconds: float
     workers: int
     calibration_seconds: float
     load: float | None
@@ -48,10 +50,10 @@ class Estimate:
         how = f"with {many} on this machine (calibrated in {in_words(self.calibration_seconds)})"
         n = len(self.reasons)
         least = f"at least {in_words(self.total_seconds)} {how}, without {n} task{'s' * (n > 1)} not rehearsed"
-        busy = ""
+        said = least if n else f"about {in_words(self.total_seconds)} {how}"
         if self.load is not None and self.load > BUSY_SHARE * (os.cpu_count() or 1):
-            busy = f"; it is busy with other programs now (load {self.load:.1f} on {os.cpu_count()} cores)"
-        return (least if n else f"about {in_words(self.total_seconds)} {how}") + busy
+            return f"very roughly {said}; other programs keep it busy (load {self.load:.1f} on {os.cpu_count()} cores)"
+        return said
 
     def clause(self, key: str) -> str:
         """What is expected of one task, to be put behind its state; empty where it is not to be done."""
@@ -61,8 +63,9 @@ class Estimate:
 
     def shared(self) -> list[str]:
         """Lines about the tasks that are no cells and take time."""
-        others = [task for task in self.tasks if task.payload[0] != "cell"]
-        return [f"{task.name}{self.clause(task.id)}" for task in others if self.seconds.get(task.id, 1.0) > 0]
+        others = [task for task in self.tasks if task.payload[0] != "cell" and self.seconds.get(task.id, 1.0) > 0]
+        start = f"starting the processes and loading data sets; about {in_words(self.starting_seconds)}"
+        return [start, *(f"{task.name}{self.clause(task.id)}" for task in others)]
 
     def of(self, key: str) -> dict[str, float | str | None]:
         """What is expected of one task, as JSON; nothing where it is not to be done."""
@@ -75,6 +78,7 @@ class Estimate:
         return {
             "expected_seconds": self.total_seconds,
             "is_lower_bound": bool(self.reasons),
+            "starting_seconds": self.starting_seconds,
             "calibration_seconds": self.calibration_seconds,
             "workers": self.workers,
             "load": self.load,
@@ -126,7 +130,7 @@ def estimated(
     loading = {digest(site["dataset"]): outcome.loading_seconds for site, outcome in found}
     starting = min((outcome.starting_seconds for _, outcome in found), default=0.0) + sum(loading.values())
     total = starting + makespan(tasks, seconds, max(n_lanes, 1))
-    return Estimate(tasks, seconds, reasons, total, max(n_lanes, 1), time.perf_counter() - begin, load)
+    return Estimate(tasks, seconds, reasons, total, starting, max(n_lanes, 1), time.perf_counter() - begin, load)
 
 
 def chunks_of(tasks: Sequence[Task], n_lanes: int) -> list[Task]:

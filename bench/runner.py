@@ -289,7 +289,7 @@ def run(
         if whole:
             n_other = len(whole - {cell.id for cell in suite.cells})
             kept = f"; {n_other} more in this folder belong to no cell of this command" if n_other else ""
-            display.said(f"{len(whole) - n_other} cells are complete already{kept}")
+            display.said(f"complete already: {len(whole) - n_other}{kept}")
         begin = time.perf_counter()
         with display:
             run_tasks(tasks, n_lanes, start, Recorder(suite, ledger, display, frozenset(complete)))

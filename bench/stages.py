@@ -170,13 +170,13 @@ class Workshop:
             UsageError: The method does not work unit by unit, or the site has fewer units.
         """
         if not isinstance(cell.method.built, Divisible):
-            raise UsageError(
-                f"CELL: {cell.name} is of {cell.method.entry.name!r}, which does not work unit by unit; expected a "
-                "method that does, elude say; use `eludebench run`"
-            )
+            what = f"{cell.name} is of {cell.method.entry.name!r}, which does not work unit by unit"
+            raise UsageError(f"CELL: {what}; expected a method that does, elude say; use `eludebench run`")
         n_units = self.site(cell.site).units
         if not units or units[-1] >= n_units:
-            raise UsageError(f"--units: got {units.start}:{units.stop}; expected a range within 0:{n_units}; change it")
+            raise UsageError(
+                f"--units: got {units.start}:{units.stop}; expected some units within 0:{n_units}; change it"
+            )
         cell = self.settled(cell)
         with self.cache.unfinished("decompositions", self.decomposition_key(cell), is_shared=True) as keeps:
             if keeps is not None:

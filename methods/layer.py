@@ -12,7 +12,7 @@ the codes of 500 tokens (a batch of 256 images of DINOv2 has 65,792 or more). So
 per part and weight, and a byte per weight of the kernel; and casting the kernel casts its parts, unrounded.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -201,7 +201,7 @@ class DisentangledLayer(nn.Module):
         return outputs.index_copy(self.axis, steering.units, moved)
 
     @contextmanager
-    def asking(self, atoms: Int[Tensor, " chosen"] | None = None) -> Iterator[Asked]:
+    def asking(self, atoms: Sequence[int] | Int[Tensor, " chosen"] | None = None) -> Iterator[Asked]:
         """Within, every pass leaves the codes of these atoms, or of all, in what this gives.
 
         Raises:
@@ -216,7 +216,9 @@ class DisentangledLayer(nn.Module):
             self.asked = None
 
     @contextmanager
-    def steering(self, atoms: Int[Tensor, " chosen"], edit: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    def steering(
+        self, atoms: Sequence[int] | Int[Tensor, " chosen"], edit: Callable[[Tensor], Tensor]
+    ) -> Iterator[None]:
         """Within, the outputs are those with the codes of these atoms edited; only their parts are computed.
 
         Args:
@@ -229,20 +231,20 @@ class DisentangledLayer(nn.Module):
         """
         if self.steered is not None:
             raise ValueError("atoms: steered within another steering; expected one at a time; put all atoms into one")
-        atoms = self.known(atoms)
-        if len(atoms.unique()) != len(atoms):
-            raise ValueError(f"atoms: got {atoms.tolist()}; expected each once; leave out the repeated ones")
-        parents, order = self.unit_of_atom[atoms].sort(stable=True)
+        chosen = self.known(atoms)
+        if len(chosen.unique()) != len(chosen):
+            raise ValueError(f"atoms: got {chosen.tolist()}; expected each once; leave out the repeated ones")
+        parents, order = self.unit_of_atom[chosen].sort(stable=True)
         units, place = parents.unique_consecutive(return_inverse=True)
-        self.steered = Steering(edit, atoms, order, place, units)
+        self.steered = Steering(edit, chosen, order, place, units)
         try:
             yield
         finally:
             self.steered = None
 
-    def known(self, atoms: Int[Tensor, " chosen"]) -> Int[Tensor, " chosen"]:
+    def known(self, atoms: Sequence[int] | Int[Tensor, " chosen"]) -> Int[Tensor, " chosen"]:
         """The atoms, on the layer's device; ValueError where they are none of its."""
-        n_atoms = len(self.unit_of_atom)
+        n_atoms, atoms = len(self.unit_of_atom), torch.as_tensor(atoms)
         if atoms.ndim != 1 or len(atoms) == 0 or int(atoms.min()) < 0 or int(atoms.max()) >= n_atoms:
             raise ValueError(f"atoms: got {atoms.tolist()}; expected some from 0 to {n_atoms - 1}; change it")
         return atoms.to(self.unit_of_atom.device)

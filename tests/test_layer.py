@@ -2,10 +2,8 @@
 
 import copy
 import io
-import re
 import shutil
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import jaxtyping
@@ -16,9 +14,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench.activations import TensorSource
 from bench.efficiency import VARIANTS, measure_layer, random_parts
-from methods.elude import ELUDe
 from methods.layer import Affine, DisentangledLayer
 from methods.parts import Parts, packed, summed_by_unit, summed_in_bags, unpacked
 from methods.surgery import disentangle, linear_at, unwrap
@@ -379,6 +375,19 @@ def test_bad_places_are_named(path: str, error: type[Exception], message: str) -
 
 
 @pytest.mark.usefixtures("unchecked")
+def test_atoms_are_named_by_a_list_or_a_tensor() -> None:
+    layer = DisentangledLayer(linear(), random_parts(6, 24, 2))
+    inputs = torch.randn(3, 24, generator=torch.Generator().manual_seed(0))
+    with layer.asking([1, 4]) as asked:
+        layer(inputs)
+    assert asked.codes is not None
+    assert same_bits(asked.codes, layer.codes(inputs, torch.tensor([1, 4])))
+    with layer.steering([1, 4], Affine(0.0)):
+        steered = layer(inputs)
+    with layer.steering(torch.tensor([1, 4]), Affine(0.0)):
+        assert same_bits(layer(inputs), steered)
+
+
 def test_bad_requests_are_named() -> None:
     network = nn.Sequential(linear())
     parts = random_parts(6, 24, 3)
@@ -415,19 +424,3 @@ def test_timings_say_what_they_are_of() -> None:
         assert one["ratio"] > 0
         assert one["peak_bytes"] is None
         assert one["reason"] == "the device is a CPU, for which torch counts no allocations"
-
-
-def test_the_example_of_the_readme_runs() -> None:
-    readme = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```python\n(from methods.surgery.*?)```", readme, re.DOTALL)
-    network, images = small(), batch()
-    before, plain = network(images), linear_at(network, "blocks.2.mlp.fc2")
-    inputs = torch.relu(torch.randn(200, 384, generator=torch.Generator().manual_seed(0)))
-    method = ELUDe(top_k=0.2, min_cluster_size=4)
-    source = TensorSource(inputs, plain(inputs), plain.weight.detach(), plain.bias)
-    names = {"network": network, "images": images, "atoms": torch.tensor([0, 3]), "Affine": Affine, "method": method}
-    names["decomposition"] = found = method.decompose(source, seed=0)
-    exec(example, names)
-    assert names["asked"].codes.shape == (2, 16, found.n_atoms)
-    assert linear_at(network, "blocks.2.mlp.fc2") is plain
-    assert same_bits(network(images), before)

@@ -1,8 +1,10 @@
 """One decomposition made by several processes: what each puts by, who waits for whom, and what is told."""
 
+import re
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from bench.activations import TensorSource
 from bench.cache import Cache
 from bench.cells import Cell
 from bench.cli import main
+from bench.opened import opened
 from bench.registry import Registry
 from bench.stages import StartWorkshop, Workshop
 from bench.suites import load_suite
@@ -56,6 +59,21 @@ def test_ranges_of_units_add_up_to_the_decomposition(warm: Path, monkeypatch: py
     assert not workshop(warm).find_units(cell, range(20))
 
 
+def test_the_example_of_the_readme_runs(warm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "shapes/elude/t42/i42"
+    found = workshop(warm).decomposition(cells()[name])
+    readme = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(import torch\n\nfrom bench.opened.*?)```", readme, re.DOTALL)
+    monkeypatch.setenv("ELUDEBENCH_CACHE", str(warm))
+    names: dict[str, Any] = {}
+    exec(example.replace('"quick"', repr(str(SUITE))), names)
+    assert names["codes"].shape == (64, 16, found.n_atoms)
+    assert torch.equal(names["network"](names["images"]), names["logits"])
+    assert not torch.equal(names["steered"], names["logits"])
+    with pytest.raises(UsageError, match=r"cell: shapes/topk_sae/t42/i42 is not in the cache at .*; expected one that"):
+        opened(str(SUITE), "shapes/topk_sae/t42/i42")
+
+
 def test_units_of_a_swept_cell_are_those_of_the_variant_that_was_chosen(tmp_path: Path, warm: Path) -> None:
     text = SUITE.read_text().replace(
         "min_cluster_size = 4", "top_k = 0.2\nmin_cluster_size = 4\nsweep = { min_samples = [1, 3] }"
@@ -96,7 +114,9 @@ def test_what_cannot_be_shared_is_named(
     with pytest.raises(UsageError, match="CELL: shapes/topk_sae/t42/i42 is of 'topk_sae', which does not work unit by"):
         workshop(warm).find_units(cells()["shapes/topk_sae/t42/i42"], range(3))
     for units in (range(3, 40), range(5, 5)):
-        with pytest.raises(UsageError, match=f"--units: got {units.start}:{units.stop}; expected a range within 0:32"):
+        with pytest.raises(
+            UsageError, match=f"--units: got {units.start}:{units.stop}; expected some units within 0:32"
+        ):
             workshop(warm).find_units(cells()["shapes/elude/t42/i42"], units)
     for words, message in (
         (["shapes/elude/t42/i42", "--units", "0-3"], "--units: got '0-3'; expected FROM:TO"),
