@@ -174,9 +174,7 @@ class Workshop:
             raise UsageError(f"CELL: {what}; expected a method that does, elude say; use `eludebench run`")
         n_units = self.site(cell.site).units
         if not units or units[-1] >= n_units:
-            raise UsageError(
-                f"--units: got {units.start}:{units.stop}; expected some units within 0:{n_units}; change it"
-            )
+            raise UsageError(f"--units: {units.start}:{units.stop}; expected some units within 0:{n_units}; change it")
         cell = self.settled(cell)
         with self.cache.unfinished("decompositions", self.decomposition_key(cell), is_shared=True) as keeps:
             if keeps is not None:

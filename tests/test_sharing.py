@@ -114,9 +114,7 @@ def test_what_cannot_be_shared_is_named(
     with pytest.raises(UsageError, match="CELL: shapes/topk_sae/t42/i42 is of 'topk_sae', which does not work unit by"):
         workshop(warm).find_units(cells()["shapes/topk_sae/t42/i42"], range(3))
     for units in (range(3, 40), range(5, 5)):
-        with pytest.raises(
-            UsageError, match=f"--units: got {units.start}:{units.stop}; expected some units within 0:32"
-        ):
+        with pytest.raises(UsageError, match=f"--units: {units.start}:{units.stop}; expected some units within 0:32"):
             workshop(warm).find_units(cells()["shapes/elude/t42/i42"], units)
     for words, message in (
         (["shapes/elude/t42/i42", "--units", "0-3"], "--units: got '0-3'; expected FROM:TO"),
