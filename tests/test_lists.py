@@ -21,6 +21,7 @@ from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
+from methods.clustering import dense
 from methods.clustering.components import State, first_round, joined, kruskal, lightest, merged, numbered
 from methods.clustering.gpu import Torch
 from methods.clustering.host import Host
@@ -159,11 +160,27 @@ def assert_same_tree(found: SpanningTree, wanted: SpanningTree, k: int) -> None:
     np.testing.assert_array_equal(found.weights[close], ends[close])  # ties are ties, to the bit
 
 
+def assert_same_bits(found: SpanningTree, points: ndarray, k: int) -> None:
+    wanted = dense.spanning_tree(points, k, dense.Scratch())
+    np.testing.assert_array_equal(found.cores, wanted.cores)
+    np.testing.assert_array_equal(np.sort(found.weights), np.sort(wanted.weights))
+    np.testing.assert_array_equal(condense(found, 2).labels, condense(wanted, 2).labels)
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", DATA)
 def test_tree_is_the_reference(name: str, way: str) -> None:
     points, k, wanted = expected(name)
     assert_same_tree(spanning_tree(points, k, sizes=SMALL, **WAYS[way]), wanted, k)
+
+
+@pytest.mark.parametrize("way", ["float32", "float16"])
+@pytest.mark.parametrize(
+    "name", ["blobs-64", "contributions-768", "duplicates", "near-ties", "tiny", "huge", "float64", "first-neighbour"]
+)
+def test_numbers_are_those_of_the_dense_path(name: str, way: str) -> None:
+    points, k, _ = expected(name)
+    assert_same_bits(spanning_tree(points, k, sizes=SMALL, **WAYS[way]), points, k)
 
 
 @pytest.mark.parametrize("way", WAYS)
