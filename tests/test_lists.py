@@ -19,7 +19,7 @@ from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
-from methods.clustering import dense
+from methods.clustering import certificate, dense
 from methods.clustering.components import State, first_round, joined, kruskal, lightest, merged, numbered
 from methods.clustering.host import Host
 from methods.clustering.lists import spanning_tree
@@ -240,6 +240,30 @@ def test_the_second_pass_is_needed() -> None:
     tree = kruskal(lightest(state, lists, component, n, by_pair=True)[0], component, n)
     without = merged(edges, joined(state, tree, component, n)).weights.sqrt().numpy() / working.scale
     assert np.sort(without).sum() > wanted.weights.sum() * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("candidates", [1, 1 << 20])
+def test_the_bounds_are_fetched_again_only_after_a_decision(candidates: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are a number for every two components: half a gigabyte at 8,192 of them."""
+    calls: list[str] = []
+
+    def counted(name: str) -> Any:
+        do = getattr(certificate, name)
+
+        def call(*given: Any) -> Any:
+            calls.append(name)
+            return do(*given)
+
+        return call
+
+    for name in ("cutoff", "decide"):
+        monkeypatch.setattr(certificate, name, counted(name))
+    points, k, wanted = expected("blobs-64")
+    found = spanning_tree(points, k, sizes=replace(SMALL, tile_rows=64, candidates=candidates))
+    assert found.facts["second_pass_rows"] > 4 * 64
+    assert calls == ["cutoff", "decide"] * (len(calls) // 2)
+    assert (len(calls) > 2) == (candidates == 1)
+    assert_same_tree(found, wanted, k)
 
 
 def test_lists_hold_what_is_within_their_thresholds() -> None:
