@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from methods.clustering.gpu import Torch
 from methods.clustering.host import Host
-from methods.clustering.working import Working, highest, lowest, prepare
+from methods.clustering.working import CALIBRATED_ROWS, Working, highest, lowest, prepare
 
 
 def assert_within_radius(working: Working) -> None:
@@ -43,6 +43,24 @@ def test_true_distances_are_within_their_radius(
     points = points.astype(np.float32) if way != "float64" else points
     for machine in (Host(points, 1), Torch(torch.from_numpy(points), triton=False)):
         assert_within_radius(prepare(machine, way))
+
+
+class Blunt(Host):
+    """A processor that loses a part in ten thousand of large products."""
+
+    def products(self, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+        tile = super().products(rows, columns)
+        return tile.mul_(torch.where(tile > 1e8, 1 - 1e-4, 1.0))
+
+
+@pytest.mark.parametrize("way", ["float16", "float32"])
+def test_the_largest_rows_are_calibrated_on(way: Any) -> None:
+    """Also where the random sample has none of them."""
+    points = np.random.default_rng(0).normal(size=(1000, 8)).astype(np.float32)
+    sampled = prepare(Host(points, 1), way).order[-CALIBRATED_ROWS["cpu"] :]
+    few = np.setdiff1d(np.arange(1000), sampled.numpy())[:5]
+    points[few] = 300 + points[few]
+    assert_within_radius(prepare(Blunt(points, 1), way))
 
 
 def test_a_wrong_radius_is_an_error() -> None:

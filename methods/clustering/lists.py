@@ -1,9 +1,10 @@
 """The minimum spanning tree of the mutual reachability graph from lists of near rows: exact, in bounded memory.
 
-For more points than their distances fit, and for a GPU: products in low precision only say which pairs are surely near
-and which surely far; float64 decides the rest. Stages: a working copy with a rigorous radius (`working`), one pass over
-half the pairs into lists and core distances (`neighbours`), components around density peaks and a tree of them
-(`components`), and a second pass over what the lists cannot rule out (`certificate`). HDBSCAN: Campello et al. 2013.
+For more points than their distances fit, and for a GPU: products in low precision only say which pairs are near and
+which far, by more than they may be off; float64 decides the rest. Stages: a working copy and how far it may be off
+(`working`), one pass over half the pairs into lists and core distances (`neighbours`), components around density peaks
+and a tree of them (`components`), and a second pass over what the lists cannot rule out (`certificate`). HDBSCAN:
+Campello et al. 2013.
 """
 
 import time

@@ -3,9 +3,11 @@
 Row r of the copy is h_r, near y_r = (x - offset) 2^s for the point x it stands for, with ||y_r - h_r|| <= error_r. From
 products of the copy, a = ||h_i||^2 + ||h_j||^2 - 2 h_i.h_j lies within g (||h_i||^2 + ||h_j||^2) of ||h_i - h_j||^2,
 and that root lies within error_i + error_j of ||y_i - y_j||; both errors have a floor, for what float32 cannot hold. So
-`lowest(a)` and `highest(a)` enclose the true squared distance: by Cauchy-Schwarz, not by a statistical estimate, which
-heavy-tailed contributions would break. All squared distances between here and the finished tree are those of y, 4^s
-times those of the points; a power of two is exact.
+`lowest(a)` and `highest(a)` enclose the true squared distance. The errors of rows are bounds for any values, also
+heavy-tailed ones. Below float64, g is not: it is calibrated on some rows, with a margin (`calibrated`), since the worst
+case of a sum is sqrt(d) / 4 times wider. So every pair that float64 measures is held against its radius, and one
+outside ends the run; a pair that no one measures rests on g. All squared distances between here and the finished tree
+are those of y, 4^s times those of the points; a power of two is exact.
 """
 
 import math
@@ -180,17 +182,20 @@ def placed(machine: Machine) -> tuple[Float[Tensor, " dimensions"], float]:
 
 
 def calibrated(working: Working, precision: Precision) -> Working:
-    """The same with g set: four standard errors of a sum in that precision, or four times the worst product seen.
+    """The same with g set: 2 d units of rounding in float64, which no sum of d products exceeds.
 
-    The worst is sought over a square tile of real rows and so includes their products with themselves, where
-    truncating hardware errs the most.
+    Below, four standard errors of a sum in that precision, or four times the worst product seen, whichever is larger:
+    an estimate, not a bound. The worst is sought among real rows, a random sample and those of the largest norm, and
+    so includes their products with themselves, where truncating hardware errs the most.
     """
     n, d = working.rows.shape
     unit = 2.0**-53 if precision == "float64" else 2.0**-24
     if precision == "float64":
         gamma, seen = 2.0 * d * unit, 0.0
     else:
-        some = working.rows[-min(n, CALIBRATED_ROWS[working.rows.device.type]) :]
+        count = min(n, CALIBRATED_ROWS[working.rows.device.type])
+        largest = torch.topk(working.squares, -(-count // 4)).indices
+        some = torch.cat([working.rows[n - count :], working.rows[largest]])
         exact = some.double() @ some.double().T
         norms = exact.diagonal().sqrt().clamp(min=1e-150)
         off = (working.machine.products(some, some).double() - exact).abs() - working.floor / 2
