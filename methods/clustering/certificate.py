@@ -17,7 +17,7 @@ from torch import Tensor
 
 from methods.clustering.components import Edges, Pairs, State, keys, kruskal, merged, together
 from methods.clustering.neighbours import Sizes
-from methods.clustering.working import cutoff, highest, lowest, pieces
+from methods.clustering.working import Working, cutoff, highest, lowest, pieces
 
 
 def path_bounds(edges: Edges, component: Int[Tensor, " points"], n_components: int) -> Float[ndarray, "c c"]:
@@ -73,9 +73,8 @@ def second_pass(
     rows = rows[torch.argsort(component[rows], stable=True)]
     owners, floors = component[rows].cpu().numpy(), floor[rows].cpu().numpy()
     pairs = 0
+    bounds, limit = limits(working, now, rows)
     for block in pieces(len(rows), sizes.tile_rows):
-        bounds = now.bounds.cpu().numpy()
-        limit = cutoff(now.bounds.amax(1)[component[rows]], *working.radius(rows, None)).float()
         for part in pieces(len(rows) - block.start, sizes.tile_columns):
             other = slice(block.start + part.start, block.start + part.stop)
             if settled(bounds, owners, floors, block, other):
@@ -88,6 +87,7 @@ def second_pass(
             consider(state, now, rows[block][r], rows[other][c], tile[r, c].float())
             if now.n_kept > sizes.candidates:
                 decide(state, now, first)
+                bounds, limit = limits(working, now, rows)
     decide(state, now, first)
     before = set(zip(tree.i.tolist(), tree.j.tolist(), strict=True))
     changed = len(set(zip(now.tree.i.tolist(), now.tree.j.tolist(), strict=True)) - before)
@@ -111,6 +111,18 @@ def opened(
     least = torch.full((n_components,), torch.inf, dtype=torch.float64, device=component.device)
     least.scatter_reduce_(0, component, state.floor, "amin")
     return bounds.masked_fill_(bounds <= torch.maximum(least[:, None], least), 0.0)
+
+
+def limits(
+    working: Working, now: Open, rows: Int[Tensor, " rows"]
+) -> tuple[Float[ndarray, "c c"], Float[Tensor, " rows"]]:
+    """The bounds on the host, and the largest approximate value of a pair at each row that can matter.
+
+    Bounds only fall, so that older ones rule out less and nothing wrongly; with thousands of components they are too
+    many numbers to fetch for every block of rows.
+    """
+    highest_of_row = now.bounds.amax(1)[now.component[rows]]
+    return now.bounds.cpu().numpy(), cutoff(highest_of_row, *working.radius(rows, None)).float()
 
 
 def settled(

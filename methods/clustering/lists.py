@@ -1,9 +1,10 @@
 """The minimum spanning tree of the mutual reachability graph from lists of near rows: exact, in bounded memory.
 
-For more points than their distances fit, and for a GPU: products in low precision only say which pairs are surely near
-and which surely far; float64 decides the rest. Stages: a working copy with a rigorous radius (`working`), one pass over
-half the pairs into lists and core distances (`neighbours`), components around density peaks and a tree of them
-(`components`), and a second pass over what the lists cannot rule out (`certificate`). HDBSCAN: Campello et al. 2013.
+For more points than their distances fit, and for a GPU: products in low precision only say which pairs are near and
+which far, by more than they may be off; float64 decides the rest. Stages: a working copy and how far it may be off
+(`working`), one pass over half the pairs into lists and core distances (`neighbours`), components around density peaks
+and a tree of them (`components`), and a second pass over what the lists cannot rule out (`certificate`). HDBSCAN:
+Campello et al. 2013.
 """
 
 import time
@@ -193,13 +194,14 @@ def described(lists: Lists, plan: Plan, working: Working, coarse: float) -> Fact
 
 def handed_over(working: Working, cores: Tensor, edges: Edges, facts: Facts) -> SpanningTree:
     """The tree on the host; a weight that a core distance decides is that very number."""
-    order = working.order
-    back = torch.empty_like(cores)
-    back[order] = torch.sqrt(cores / working.scale**2)
-    return SpanningTree(
-        back.cpu().numpy(),
-        order[edges.i].cpu().numpy().astype(np.int64),
-        order[edges.j].cpu().numpy().astype(np.int64),
-        torch.sqrt(edges.weights / working.scale**2).cpu().numpy(),
-        facts,
-    )
+    order = working.order.cpu().numpy()
+    back = np.empty(len(order))
+    back[order] = rooted(cores, working.scale)
+    heads, tails = order[edges.i.cpu().numpy()], order[edges.j.cpu().numpy()]
+    return SpanningTree(back, heads, tails, rooted(edges.weights, working.scale), facts)
+
+
+def rooted(squared: Float[Tensor, " values"], scale: float) -> Float[ndarray, " values"]:
+    """Distances of the points as given; by numpy, since torch's root in float64 may be off in the last bit."""
+    roots: ndarray = np.sqrt(squared.cpu().numpy() / scale**2)
+    return roots

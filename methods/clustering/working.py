@@ -2,9 +2,12 @@
 
 Row r of the copy is h_r, near y_r = (x - offset) 2^s for the point x it stands for, with ||y_r - h_r|| <= error_r. From
 products of the copy, a = ||h_i||^2 + ||h_j||^2 - 2 h_i.h_j lies within g (||h_i||^2 + ||h_j||^2) of ||h_i - h_j||^2,
-and that root lies within error_i + error_j of ||y_i - y_j||. So `lowest(a)` and `highest(a)` enclose the true squared
-distance: by Cauchy-Schwarz, not by a statistical estimate, which heavy-tailed contributions would break. All squared
-distances between here and the finished tree are those of y, 4^s times those of the points; a power of two is exact.
+and that root lies within error_i + error_j of ||y_i - y_j||; both errors have a floor, for what float32 cannot hold. So
+`lowest(a)` and `highest(a)` enclose the true squared distance. The errors of rows are bounds for any values, also
+heavy-tailed ones. Below float64, g is not: it is calibrated on some rows, with a margin (`calibrated`), since the worst
+case of a sum is sqrt(d) / 4 times wider. So every pair that float64 measures is held against its radius, and one
+outside ends the run; a pair that no one measures rests on g. All squared distances between here and the finished tree
+are those of y, 4^s times those of the points; a power of two is exact.
 """
 
 import math
@@ -23,6 +26,8 @@ Precision = Literal["float16", "float32", "float64"]
 BITS = {"float16": 16, "float32": 32, "float64": 64}
 SLACK = 2.0**-19
 """Relative room for the rounding of the bounds themselves, which are computed in float32."""
+SMALLEST_ROOT, SMALLEST_SQUARE = 2.0**-64, 2.0**-124
+"""Added to the error of a root, and for each dimension to that of a square: float32 loses what is below 2^-126."""
 LARGEST = 30_000.0
 """Entries are scaled below this: float16 ends at 65,504, and small entries stay out of its subnormals."""
 SEED = 20_250
@@ -70,9 +75,15 @@ class Working:
     ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
         """The error of the root and of the square, for pairs of rows; without `j`, the largest that row i can meet."""
         if j is None:
-            return self.errors[i] + self.errors.max(), self.relative * (self.squares[i] + self.squares.max()).float()
-        squares = self.relative * (self.squares[i] + picked(self.squares, j)).float()
-        return self.errors[i] + picked(self.errors, j), squares
+            error, squares = self.errors[i] + self.errors.max(), self.squares[i] + self.squares.max()
+        else:
+            error, squares = self.errors[i] + picked(self.errors, j), self.squares[i] + picked(self.squares, j)
+        return error, squares.float().mul_(self.relative).add_(self.floor)
+
+    @property
+    def floor(self) -> float:
+        """The error of the square that is left where the rows vanish: products and squares too small for float32."""
+        return SMALLEST_SQUARE * (self.rows.shape[1] + 2)
 
     def rechecked(
         self, i: Int[Tensor, " pairs"], j: Int[Tensor, " pairs"], a: Float[Tensor, " pairs"]
@@ -142,7 +153,8 @@ def prepare(machine: Machine, precision: Precision) -> Working:
         squares[piece] = h.square().sum(1)
         errors[piece] = (y - h).square().sum(1).sqrt() * (1 + SLACK) + squares[piece].sqrt() * 2.0**-50
     wide = torch.float64 if precision == "float64" else torch.float32
-    working = Working(machine, rows, squares.to(wide), errors.float() * (1 + SLACK), order, scale, 0.0, {})
+    errors = errors.float() * (1 + SLACK) + SMALLEST_ROOT
+    working = Working(machine, rows, squares.to(wide), errors, order, scale, 0.0, {})
     return calibrated(working, precision)
 
 
@@ -170,21 +182,24 @@ def placed(machine: Machine) -> tuple[Float[Tensor, " dimensions"], float]:
 
 
 def calibrated(working: Working, precision: Precision) -> Working:
-    """The same with g set: four standard errors of a sum in that precision, or four times the worst product seen.
+    """The same with g set: 2 d units of rounding in float64, which no sum of d products exceeds.
 
-    The worst is sought over a square tile of real rows and so includes their products with themselves, where
-    truncating hardware errs the most.
+    Below, four standard errors of a sum in that precision, or four times the worst product seen, whichever is larger:
+    an estimate, not a bound. The worst is sought among real rows, a random sample and those of the largest norm, and
+    so includes their products with themselves, where truncating hardware errs the most.
     """
     n, d = working.rows.shape
     unit = 2.0**-53 if precision == "float64" else 2.0**-24
     if precision == "float64":
         gamma, seen = 2.0 * d * unit, 0.0
     else:
-        some = working.rows[-min(n, CALIBRATED_ROWS[working.rows.device.type]) :]
+        count = min(n, CALIBRATED_ROWS[working.rows.device.type])
+        largest = torch.topk(working.squares, -(-count // 4)).indices
+        some = torch.cat([working.rows[n - count :], working.rows[largest]])
         exact = some.double() @ some.double().T
-        norms = exact.diagonal().sqrt()
-        off = (working.machine.products(some, some).double() - exact).abs() / (norms[:, None] * norms).clamp(min=1e-300)
-        seen = float(off.max())
+        norms = exact.diagonal().sqrt().clamp(min=1e-150)
+        off = (working.machine.products(some, some).double() - exact).abs() - working.floor / 2
+        seen = float((off / norms[:, None] / norms).max().clamp(min=0.0))
         gamma = max(4 * math.sqrt(d) * unit, 4 * seen)
     facts: dict[str, float | int] = {
         "precision_bits": BITS[precision],
