@@ -94,6 +94,7 @@ CASES: dict[str, tuple[Callable[[], ndarray], int, int]] = {
     "one-dimension": (lambda: np.sort(normal(3).normal(size=(500, 1)), axis=0), 8, 8),
     "float64": (lambda: normal(4).normal(size=(500, 40)), 8, 8),
     "far-from-unit-norm": (lambda: 1e15 * blobs(500, 40, 4, 1), 8, 8),
+    "beyond-single-precision": (lambda: 1e30 * blobs(500, 40, 4, 1).astype(np.float64), 8, 8),
     "two-points": (lambda: blobs(2, 5, 1, 0), 2, 1),
 }
 

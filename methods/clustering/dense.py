@@ -158,16 +158,21 @@ def prepared(points: Float[ndarray, "points dimensions"], dtype: type, scratch: 
     scratch.each(lambda start: centre(points, mean, start, min(start + TILE, n), rows, squares), tiles(n))
     unit = float(np.finfo(dtype).eps) / 2
     radius = 2 * (4 * float(np.sqrt(d)) + 24) * unit * float(squares.max())
-    return Working(rows, squares.astype(dtype), radius)
+    with np.errstate(over="ignore"):  # what is beyond this precision is found to be so in `is_within_radius`
+        return Working(rows, squares.astype(dtype), radius)
 
 
 def is_within_radius(points: Float[ndarray, "points dimensions"], working: Working) -> bool:
     """Whether the distances of some pairs are at most half as far off as they may be."""
-    i, j = np.random.default_rng(0).integers(len(points), size=(2, N_CHECKED))
-    product = np.einsum("ij,ij->i", working.rows[i], working.rows[j])
-    approximate = working.squares[i] + working.squares[j] - 2 * product
-    wrong = np.abs(approximate - squared_distances(points, i, j)).max()
-    return bool(wrong <= working.radius / 2)
+    if not np.isfinite(working.squares).all():
+        return False
+    pairs = np.random.default_rng(0).integers(len(points), size=(N_CHECKED // 64, 2, 64))
+    worst = np.float64(0)
+    for i, j in pairs:  # few at a time: so many rows copied at once would be the most memory that small sets take
+        product = np.einsum("ij,ij->i", working.rows[i], working.rows[j])
+        approximate = working.squares[i] + working.squares[j] - 2 * product
+        worst = np.maximum(worst, np.abs(approximate - squared_distances(points, i, j)).max())
+    return bool(worst <= working.radius / 2)
 
 
 def distances(working: Working, scratch: Scratch) -> Float[ndarray, "points width"]:
