@@ -1,6 +1,8 @@
 """What `plan` expects: paces on a clock that is turned by hand, the order of lanes, and rehearsals of whole suites."""
 
+import dataclasses
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -270,7 +272,8 @@ METHODS = {"breaks": Breaks}
 '''
 
 
-def test_what_cannot_be_rehearsed_is_null_with_its_reason(tmp_path: Path) -> None:
+def test_what_cannot_be_rehearsed_is_null_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.getloadavg", lambda: (0.5, 0.5, 0.5))
     plugin = tmp_path / "breaks.py"
     plugin.write_text(BREAKS, encoding="utf-8")
     suite = small(tmp_path / "small.toml", text='name = "breaks"', plugins=[plugin])
@@ -279,6 +282,9 @@ def test_what_cannot_be_rehearsed_is_null_with_its_reason(tmp_path: Path) -> Non
     assert found.of(cell.id) == {"expected_seconds": None, "reason": "RuntimeError: this method always breaks"}
     assert found.clause(cell.id) == "; not rehearsed: RuntimeError: this method always breaks"
     assert str(found).startswith("at least ")
+    busy = str(dataclasses.replace(found, load=100.0))
+    assert busy.startswith("very roughly at least ")
+    assert busy.endswith(f"; other programs keep it busy (load 100.0 on {os.cpu_count()} cores)")
     assert "without 1 task not rehearsed" in str(found)
     assert found.as_json()["is_lower_bound"]
 
