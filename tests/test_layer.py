@@ -374,7 +374,6 @@ def test_bad_places_are_named(path: str, error: type[Exception], message: str) -
     assert unwrap(network) == []
 
 
-@pytest.mark.usefixtures("unchecked")
 def test_atoms_are_named_by_a_list_or_a_tensor() -> None:
     layer = DisentangledLayer(linear(), random_parts(6, 24, 2))
     inputs = torch.randn(3, 24, generator=torch.Generator().manual_seed(0))
@@ -388,6 +387,7 @@ def test_atoms_are_named_by_a_list_or_a_tensor() -> None:
         assert same_bits(layer(inputs), steered)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_bad_requests_are_named() -> None:
     network = nn.Sequential(linear())
     parts = random_parts(6, 24, 3)
