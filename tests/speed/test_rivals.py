@@ -19,10 +19,13 @@ ROUNDS = 3
 LARGEST = {"hdbscan default": 5000, "fast_hdbscan": 20000, "hdbscan generic": 20000, "sklearn brute": 20000}
 
 
-def measured(name: str, n: int, d: int) -> dict[str, Any]:
+def measured(name: str, n: int, d: int) -> dict[str, Any] | None:
+    """What one process says; None where it died, as hdbscan's does in OpenBLAS at 20,000 points of some builds."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, SCRIPT.parents[1:3]))}
     words = [sys.executable, str(SCRIPT), name, str(n), str(d)]
-    done = subprocess.run(words, capture_output=True, text=True, check=True, env=environment)
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode:
+        return None
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
@@ -36,16 +39,20 @@ def test_exact_clustering(benchmark: BenchmarkFixture, n: int, d: int) -> None:
 
     def one_round() -> None:
         for name in rivals:
-            found[name].append(measured(name, n, d))
+            row = measured(name, n, d)
+            found[name] += [] if row is None else [row]
 
     benchmark.pedantic(one_round, rounds=rounds)
     best = {
-        name: {key: min(row[key] for row in rows) for key in ("seconds", "grown_bytes")} for name, rows in found.items()
+        name: {key: min(row[key] for row in rows) for key in ("seconds", "grown_bytes")}
+        for name, rows in found.items()
+        if rows
     }
+    benchmark.extra_info["died"] = [name for name, rows in found.items() if not rows]
     for name, row in best.items():
         benchmark.extra_info[name] = {
             **row,
             "times_our_seconds": round(row["seconds"] / best["exact"]["seconds"], 2),
             "times_our_bytes": round(row["grown_bytes"] / best["exact"]["grown_bytes"], 2),
         }
-    assert len({rows[0]["clusters"] for name, rows in found.items() if name != "fast_hdbscan"}) == 1
+    assert len({rows[0]["clusters"] for name, rows in found.items() if rows and name != "fast_hdbscan"}) == 1
