@@ -14,7 +14,7 @@ from torch import Tensor
 
 from methods.clustering.machines import Lists
 from methods.clustering.neighbours import unused
-from methods.clustering.trees import spanning_forest
+from methods.clustering.trees import united
 from methods.clustering.working import Working, highest, lowest, picked, pieces
 
 SEARCHES, SEARCHED = 3, 256
@@ -190,8 +190,8 @@ def kruskal(edges: Edges, component: Int[Tensor, " points"], n_components: int) 
     """A minimum spanning forest of the components, lightest edge first; equal weights by the rows' numbers."""
     i, j, weights = edges.i.cpu().numpy(), edges.j.cpu().numpy(), edges.weights.cpu().numpy()
     order = np.lexsort((np.maximum(i, j), np.minimum(i, j), weights))
-    heads, tails = component[edges.i].cpu().numpy(), component[edges.j].cpu().numpy()
-    chosen = spanning_forest(n_components, heads, tails, order)
+    ends = (component[end].cpu().numpy()[order] for end in (edges.i, edges.j))
+    chosen = order[united(np.arange(n_components), *ends)]
     return edges.taken(torch.from_numpy(chosen).to(edges.i.device))
 
 
@@ -224,7 +224,7 @@ def joined(state: State, edges: Edges, component: Int[Tensor, " points"], n_comp
     From the densest row of each part to the nearest rows of the others, and from these again, which soon comes near
     the lightest; the nearer, the less there is to do in the second pass.
     """
-    part, n_parts = united(edges, component, n_components)
+    part, n_parts = grouped(edges, component, n_components)
     if n_parts == 1:
         return edges
     part_of = part[component]
@@ -256,14 +256,10 @@ def to_each_part(state: State, rows: Int[Tensor, " rows"], part_of: Int[Tensor, 
     return Edges(i, j, torch.maximum(torch.maximum(state.cores[i], state.cores[j]), exact))
 
 
-def united(
+def grouped(
     edges: Edges, component: Int[Tensor, " points"], n_components: int
 ) -> tuple[Int[Tensor, " components"], int]:
     """For each component, which part of the forest it is in, and how many parts there are."""
     parents = np.arange(n_components)
-    for a, b in zip(component[edges.i].tolist(), component[edges.j].tolist(), strict=True):
-        for node in (a, b):
-            while parents[node] != parents[parents[node]]:
-                parents[node] = parents[parents[node]]
-        parents[parents[a]] = parents[b]
+    united(parents, component[edges.i].cpu().numpy(), component[edges.j].cpu().numpy())
     return numbered(torch.from_numpy(parents).to(component.device))

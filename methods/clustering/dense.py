@@ -21,8 +21,8 @@ from numpy import ndarray
 from threadpoolctl import ThreadpoolController
 
 from methods.clustering.distances import squared_distances
-from methods.clustering.reach import centre, core_distances, lightest_edges, pointers, turn_to_distances, united
-from methods.clustering.trees import SpanningTree
+from methods.clustering.reach import centre, core_distances, lightest_edges, pointers, turn_to_distances
+from methods.clustering.trees import SpanningTree, united
 
 TILE = 512
 """Rows and columns multiplied at a time: the products stay in the cache until they are distances, here and mirrored."""

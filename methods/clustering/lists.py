@@ -25,12 +25,12 @@ from methods.clustering.components import (
     State,
     certified_round,
     first_round,
+    grouped,
     joined,
     kruskal,
     lightest,
     merged,
     numbered,
-    united,
 )
 from methods.clustering.gpu import Torch
 from methods.clustering.host import Host
@@ -149,7 +149,7 @@ class Run:
                 if not len(more):
                     break
                 edges, rounds, measured = merged(edges, more), rounds + 1, measured + checks
-                part, n_components = united(more, component, n_components)
+                part, n_components = grouped(more, component, n_components)
                 component = part[component]
             if n_components > self.sizes.components:
                 raise ValueError(

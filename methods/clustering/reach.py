@@ -4,12 +4,11 @@ Each does one task on one thread; `dense` cuts the work into tasks.
 """
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from numpy import ndarray
 
 from methods.clustering.compiled import compiled, compiled_numbers
 from methods.clustering.distances import squared_distance, squared_norm
-from methods.clustering.trees import root
 
 N_SAMPLED = 256
 
@@ -161,22 +160,6 @@ def pointers(
                 found[i] = j
                 break
     return found
-
-
-@compiled
-def united(
-    above: Int[ndarray, " points"], heads: Int[ndarray, " edges"], tails: Int[ndarray, " edges"]
-) -> Bool[ndarray, " edges"]:
-    """Join what the edges join, one after another; gives which of them joined anything. All paths end flat."""
-    kept = np.zeros(len(heads), np.bool_)
-    for edge in range(len(heads)):
-        a, b = root(above, heads[edge]), root(above, tails[edge])
-        if a != b:
-            above[a] = b
-            kept[edge] = True
-    for one in range(len(above)):
-        above[one] = root(above, one)
-    return kept
 
 
 @compiled

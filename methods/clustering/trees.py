@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from methods.clustering.compiled import compiled
@@ -83,22 +83,22 @@ def condense(tree: SpanningTree, min_cluster_size: int, selection: Selection = "
 
 
 @compiled
-def spanning_forest(
-    n: int, heads: Int[ndarray, " edges"], tails: Int[ndarray, " edges"], order: Int[ndarray, " edges"]
-) -> Int[ndarray, " chosen"]:
-    """Which edges Kruskal's algorithm takes of those in `order`, lightest first; n - 1 of them where all connect."""
-    above = np.arange(n)
-    chosen = np.empty(max(n - 1, 0), np.int64)
-    count = 0
-    for edge in order:
+def united(
+    above: Int[ndarray, " points"], heads: Int[ndarray, " edges"], tails: Int[ndarray, " edges"]
+) -> Bool[ndarray, " edges"]:
+    """Join what the edges join, one after another (Kruskal 1956, where they come lightest first).
+
+    Gives which of them joined anything. `above` is a union-find forest; every path in it ends flat.
+    """
+    kept = np.zeros(len(heads), np.bool_)
+    for edge in range(len(heads)):
         a, b = root(above, heads[edge]), root(above, tails[edge])
         if a != b:
             above[a] = b
-            chosen[count] = edge
-            count += 1
-            if count == n - 1:
-                break
-    return chosen[:count]
+            kept[edge] = True
+    for one in range(len(above)):
+        above[one] = root(above, one)
+    return kept
 
 
 @compiled
