@@ -124,13 +124,14 @@ class ELUDe(WeightPartition):
     def worked(self, activations: ActivationSource, units: list[int]) -> Iterator[tuple[int, Mapping[str, Tensor]]]:
         """What is found in each of the units, in their order.
 
-        On a processor as many units at a time as there are threads for. On a GPU one after the other, while the tree
-        of the one before is cut into its parts on a thread beside.
+        On a processor as many units at a time as there are threads for, but one where a library clusters. On a GPU one
+        after the other, while the tree of the one before is cut into its parts on a thread beside.
         """
         k = self.instances(activations.n_tokens)
         tokens = activations.read(slice(None))
         arithmetic = self.arithmetic_for(tokens, k)
-        is_shared_out = k <= SMALL_INSTANCES and not isinstance(arithmetic, OnDevice)
+        # UMAP's and cuML's own parallel loops may not be entered by two threads at a time.
+        is_shared_out = self.is_ours and k <= SMALL_INSTANCES and not isinstance(arithmetic, OnDevice)
         n_together = activations.n_threads if is_shared_out else 1
         free: SimpleQueue[Scratch] = SimpleQueue()
         for _ in range(n_together):
@@ -158,11 +159,15 @@ class ELUDe(WeightPartition):
             for number, future in running:
                 yield number, future.result()
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether no library has a hand in the clustering."""
+        return self.backend == "exact" and not self.umap_dimensions
+
     def arithmetic_for(self, tokens: Activations, k: int) -> Arithmetic:
         """Where the units are worked: on a GPU where there is one, the instances are many, and ours clusters them."""
         inputs, weight = tokens.needed_inputs(), tokens.needed_weight()
-        is_ours = self.backend == "exact" and not self.umap_dimensions
-        if is_ours and k > SMALL_INSTANCES and torch.cuda.is_available():
+        if self.is_ours and k > SMALL_INSTANCES and torch.cuda.is_available():
             return OnDevice(inputs.to("cuda", torch.float32), weight.to("cuda", torch.float32))
         return OnProcessor(inputs.numpy(), weight.numpy())
 

@@ -1,5 +1,7 @@
 """ELUDe: each step against a slow version of the paper's own words, and the laws that make it lossless."""
 
+import threading
+import time
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -323,6 +325,20 @@ def test_units_are_read_in_blocks_without_gaps(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("methods.elude.UNITS_PER_READ", 3)
     assert list(blocks_of([0, 1, 2, 3, 7, 8, 767])) == [[0, 1, 2], [3], [7, 8], [767]]
     assert list(blocks_of([])) == []
+
+
+def test_libraries_are_entered_by_one_thread_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    inside = threading.Lock()
+
+    def reduced(points: np.ndarray, n_components: int) -> np.ndarray:
+        assert inside.acquire(blocking=False)
+        time.sleep(0.01)
+        inside.release()
+        return points[:, :n_components]
+
+    monkeypatch.setattr("methods.elude.reduced", reduced)
+    method = ELUDe(top_k=0.2, min_cluster_size=5, umap_dimensions=3)
+    assert_same(method.decompose(planted(), seed=0), method.decompose(replace(planted(), n_threads=3), seed=0))
 
 
 def test_it_says_how_far_it_is() -> None:
