@@ -1,15 +1,18 @@
 """What a metric is: rows in a catalogue, an update per batch, and values with intervals at the end."""
 
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from typing import ClassVar, TypeVar
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 # Not typing's: before Python 3.12 its isinstance computes every property, and a batch's are dear.
 from typing_extensions import Protocol, runtime_checkable
 
 from metrics.catalogue import MetricRow, Value
+from metrics.codes import CodeSummary
+
+T = TypeVar("T")
 
 
 @runtime_checkable
@@ -48,6 +51,8 @@ class EvaluationBatch(Protocol):
 
     Everything is computed when it is first asked for, so a metric pays only for what it reads. Tokens that are
     registers are already left out of `codes`, `outputs` and `reconstruction`; CLS and patch tokens are in.
+
+    From the second pass on nothing but `images`, `labels` and `outputs` exists: the backbone does not run again.
     """
 
     @property
@@ -71,6 +76,11 @@ class EvaluationBatch(Protocol):
         ...
 
     @property
+    def summary(self) -> CodeSummary:
+        """Each image's extremes of every atom's code, which several metrics read; made in one go over the codes."""
+        ...
+
+    @property
     def reconstruction(self) -> Float[Tensor, "images tokens units"]:
         """Outputs rebuilt from the codes."""
         ...
@@ -82,7 +92,30 @@ class EvaluationBatch(Protocol):
 
     @property
     def replaced_logits(self) -> Float[Tensor, "images classes"]:
-        """Logits with the site's outputs replaced by what the decomposition makes of them."""
+        """Logits with the site's outputs replaced by the reconstruction."""
+        ...
+
+    @property
+    def in_place_logits(self) -> Float[Tensor, "images classes"]:
+        """Logits of the network in which the method's own layer stands in place of the site's, where it has one."""
+        ...
+
+    @property
+    def embeddings(self) -> Float[Tensor, "images width"]:
+        """What another network than the backbone, named by the suite, makes of each image; not of unit length."""
+        ...
+
+    @property
+    def concepts(self) -> Bool[Tensor, "images tokens concepts"]:
+        """Which of the known concepts are present at each token; of data sets that plant them."""
+        ...
+
+    def of_site(self, make: Callable[["EvaluationBatch"], T]) -> T:
+        """What `make` gives for what is the same for all methods, computed once for those evaluated side by side.
+
+        Args:
+            make: Reads nothing but `images`, `labels`, `outputs`, `logits`, `embeddings` and `concepts`.
+        """
         ...
 
     @property
@@ -121,12 +154,87 @@ class EvaluationFacts(Protocol):
         ...
 
     @property
+    def dictionaries(self) -> Mapping[str, Float[Tensor, "atoms width"]]:
+        """The atoms as directions, one row each: "output" in the space of the site's outputs, "input" of its inputs.
+
+        Those that the method has; none for methods whose atoms are no directions.
+        """
+        ...
+
+    @property
+    def truth(self) -> "Truth | None":
+        """What is known of how the site was made; None where nothing is."""
+        ...
+
+    @property
     def is_explicit(self) -> bool:
         """Whether the atoms can stand in the network; virtual units stand beside it and replace nothing."""
         ...
 
     def again(self) -> Rerun:
         """What a second decomposition with another seed gives; as dear as the first, made once, when first asked."""
+        ...
+
+    def timings(self) -> Mapping[str, Timing]:
+        """What the network takes as it is and with the method in it, in each of the ways there are; made when asked.
+
+        "backbone" is the untouched network, timed beside the others on the same machine.
+        """
+        ...
+
+
+@runtime_checkable
+class Truth(Protocol):
+    """A site whose units were made of known parts."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The concepts, by name, in the order of `EvaluationBatch.concepts`."""
+        ...
+
+    @property
+    def parts(self) -> Float[Tensor, "parts d_in"]:
+        """The kernel rows of the parts that were planted: those of one unit sum to its kernel row."""
+        ...
+
+    @property
+    def unit_of_part(self) -> Int[Tensor, " parts"]:
+        """The unit that each part is of."""
+        ...
+
+    @property
+    def concept_of_part(self) -> Int[Tensor, " parts"]:
+        """The concept that each part answers to."""
+        ...
+
+
+@runtime_checkable
+class Timing(Protocol):
+    """How long one way of running the network took, batch by batch."""
+
+    @property
+    def milliseconds(self) -> tuple[float, ...]:
+        """Of each timed batch."""
+        ...
+
+    @property
+    def peak_bytes(self) -> int | None:
+        """Most memory that was allocated on the GPU meanwhile; None where torch does not count it."""
+        ...
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """A metric that also looks at images of the probing split, before the passes over the evaluation split.
+
+    Attributes:
+        n_training_images: How many of them at most, drawn at random with a fixed seed.
+    """
+
+    n_training_images: ClassVar[int]
+
+    def learn(self, batch: EvaluationBatch) -> None:
+        """Take in one batch of the probing split; `images` are its rows there."""
         ...
 
 
@@ -138,6 +246,8 @@ class Metric(Protocol):
         rows: The catalogue rows that `compute` fills, by name.
         version: Raised whenever the same codes would give other values than before.
         passes: How many times the evaluation split is streamed through `update`: 1 or 2; 0 where the facts are enough.
+
+    A metric that measures time says so with a class attribute `runs_alone = True`: nothing else runs meanwhile.
     """
 
     rows: ClassVar[tuple[MetricRow, ...]]
