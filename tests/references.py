@@ -4,17 +4,18 @@ Every reference is a plain reading of its definition in Python and float64 numpy
 no streaming, no algebra. They exist to be compared with, so they share no code with what they check.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import combinations, permutations
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
 from metrics.catalogue import Value
+from metrics.codes import CodeSummary
 from metrics.protocol import Metric
 
 
@@ -32,6 +33,15 @@ class Evaluation:
     unit_of_atom: Int[Tensor, " atoms"] | None = None
     is_explicit: bool = True
     rerun: "Rerun | None" = None
+    in_place_logits: Float[Tensor, "images classes"] | None = None
+    embeddings: Float[Tensor, "images width"] | None = None
+    concepts: Bool[Tensor, "images tokens concepts"] | None = None
+    dictionaries: Mapping[str, Float[Tensor, "atoms width"]] = field(default_factory=dict)
+    truth: Any = None
+    timed: Mapping[str, Any] = field(default_factory=dict)
+
+    def timings(self) -> Mapping[str, Any]:
+        return self.timed
 
     def again(self) -> "Rerun":
         return self.rerun or Rerun()
@@ -89,6 +99,25 @@ class Batch:
     @property
     def replaced_logits(self) -> Tensor:
         return self._read("replaced_logits")
+
+    @property
+    def summary(self) -> CodeSummary:
+        return CodeSummary.of(self.codes)
+
+    @property
+    def in_place_logits(self) -> Tensor:
+        return self._read("replaced_logits" if self.evaluation.in_place_logits is None else "in_place_logits")
+
+    @property
+    def embeddings(self) -> Tensor:
+        return self._read("embeddings")
+
+    @property
+    def concepts(self) -> Tensor:
+        return self._read("concepts")
+
+    def of_site(self, make: Callable[[Any], Any]) -> Any:
+        return make(self)
 
     @property
     def in_float64(self) -> "Batch":
