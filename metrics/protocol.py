@@ -175,7 +175,7 @@ class EvaluationFacts(Protocol):
         """What a second decomposition with another seed gives; as dear as the first, made once, when first asked."""
         ...
 
-    def timings(self) -> Mapping[str, Timing]:
+    def timings(self) -> "Mapping[str, Timing]":
         """What the network takes as it is and with the method in it, in each of the ways there are; made when asked.
 
         "backbone" is the untouched network, timed beside the others on the same machine.
