@@ -80,11 +80,9 @@ class Site:
             return values.movedim(1, -1).flatten(1, 2)
         return values.flatten(1, -2) if values.ndim > 2 else values.unsqueeze(1)
 
-    def shaped_like(self, tokens: Float[Tensor, "images positions width"], values: Tensor) -> Tensor:
-        """The inverse of `tokens_of`, for something of the shape of `values`."""
-        if isinstance(self.module, nn.Conv2d):
-            return tokens.movedim(-1, 1).reshape(values.shape)
-        return tokens.reshape(values.shape)
+    def shaped_like(self, tokens: Float[Tensor, "images positions width"], shape: torch.Size) -> Tensor:
+        """The inverse of `tokens_of`, for something of this shape."""
+        return (tokens.movedim(-1, 1) if isinstance(self.module, nn.Conv2d) else tokens).reshape(shape)
 
     @torch.inference_mode()
     def read(self, images: Images) -> Reading:
@@ -121,7 +119,7 @@ class Site:
         self, images: Images, outputs: Float[Tensor, "images positions units"]
     ) -> Float[Tensor, "images classes"]:
         """The backbone's logits with the site's outputs replaced by these."""
-        handle = self.module.register_forward_hook(lambda _module, _args, own: self.shaped_like(outputs, own))
+        handle = self.module.register_forward_hook(lambda _module, _args, own: self.shaped_like(outputs, own.shape))
         try:
             return self.backbone.module(self.backbone.transform(images))  # type: ignore[no-any-return]
         finally:
