@@ -1,197 +1,253 @@
-"""The evaluation of one decomposition: all tokens of the evaluation split, streamed through every metric at once."""
+"""The evaluation of decompositions at one site: all tokens of the evaluation split, streamed once for all of them.
 
+A batch of images runs through the backbone once. Each decomposition then encodes and decodes what came of it, the rest
+of the network runs on its reconstruction, and every metric takes in what it needs; nothing of it is kept. What a metric
+asks for in a second pass, the untouched site's outputs, was put by on disk. A decomposition that fails fails alone.
+"""
+
+import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from bench import UsageError
-from bench.backbones import Report
+from bench.backbones import Backbone, Report
+from bench.batches import Batch, LaterBatch, SiteBatch
+from bench.cache import StorageError
 from bench.datasets import Split
-from bench.sites import Images
+from bench.lanes import Failure, one_line
+from bench.replay import Replay
+from bench.sites import Site
+from bench.spool import Spool
 from bench.subject import Subject
-from methods.protocol import Explicit, Method
 from metrics.catalogue import Value
+from metrics.protocol import Learner
 
 BATCH_IMAGES = 256
+"""Images that are run at once, at most."""
+BATCH_BYTES = 2**28
+"""Codes of a batch, at most, of a method with eight atoms a unit: what is run at once depends on the site alone."""
+LEARNING_SEED = 20261
+"""Of the draw of probing images that metrics learn from."""
 
 
-class Batch:
-    """A `metrics.protocol.EvaluationBatch`: everything is computed when it is first asked for."""
-
-    def __init__(self, subject: Subject, images: Int[Tensor, " images"], pixels: Images, labels: Tensor | None) -> None:
-        self.subject = subject
-        self.images = images
-        self.labels = labels
-        self.pixels = pixels
-        self.reading = subject.site.read(pixels)
-        n_logits = self.reading.logits.shape[1]
-        if n_logits != subject.n_classes:
-            raise UsageError(
-                f"backbone: {subject.site.backbone.name!r} gives {n_logits} logits; expected {subject.n_classes}, "
-                f"one per class of the data set; give it a head for this data set"
-            )
-        self.kept = subject.site.kept(self.reading.outputs.shape[1])
-
-    @cached_property
-    def in_float64(self) -> "Batch":
-        """The same images, with the backbone and the decomposition in float64."""
-        return Batch(self.subject.in_float64, self.images, self.pixels, self.labels)
-
-    def studied(self, values: Float[Tensor, "images positions width"]) -> Float[Tensor, "images tokens width"]:
-        """The positions that are studied; registers are out."""
-        return values if len(self.kept) == values.shape[1] else values[:, self.kept]
-
-    @property
-    def outputs(self) -> Float[Tensor, "images tokens units"]:
-        """Activations of the untouched site."""
-        return self.studied(self.reading.outputs)
-
-    @property
-    def logits(self) -> Float[Tensor, "images classes"]:
-        """Logits of the untouched backbone."""
-        return self.reading.logits
-
-    @cached_property
-    def all_codes(self) -> Float[Tensor, "images positions atoms"]:
-        """Codes at every position, registers too."""
-        return self.encoded(self.reading.inputs, self.reading.outputs)
-
-    def encoded(
-        self, inputs: Float[Tensor, "images positions d_in"], outputs: Float[Tensor, "images positions units"]
-    ) -> Float[Tensor, "images positions atoms"]:
-        """What the method makes of these."""
-        subject = self.subject
-        codes = subject.method.encode(subject.decomposition, subject.activations(inputs, outputs))
-        codes = by_image("encode", codes, outputs, subject.decomposition.n_atoms)
-        return finite(subject.method, "codes", codes, outputs)
-
-    @cached_property
-    def all_reconstruction(self) -> Float[Tensor, "images positions units"]:
-        """Outputs rebuilt from the codes at every position, registers too."""
-        method = self.subject.method
-        if not isinstance(method, Explicit):
-            raise UsageError(f"decode: {type(method).__name__} has none; expected one; its units are virtual")
-        outputs = method.decode(self.subject.decomposition, self.all_codes.flatten(0, 1).clone())
-        outputs = by_image("decode", outputs, self.reading.outputs, self.subject.site.units)
-        return finite(method, "outputs", outputs, self.reading.outputs)
-
-    @cached_property
-    def codes(self) -> Float[Tensor, "images tokens atoms"]:
-        """Value of every atom for every token."""
-        if "images" not in self.subject.method.reads or len(self.kept) == self.reading.outputs.shape[1]:
-            return self.studied(self.all_codes)
-        # Such a method sums over an image, and registers are no part of it.
-        return self.encoded(self.studied(self.reading.inputs), self.outputs)
-
-    @property
-    def reconstruction(self) -> Float[Tensor, "images tokens units"]:
-        """Outputs rebuilt from the codes."""
-        return self.studied(self.all_reconstruction)
-
-    @cached_property
-    def replaced_logits(self) -> Float[Tensor, "images classes"]:
-        """Logits of the network with the decomposition in place of the site."""
-        site, layer = self.subject.site, self.subject.layer
-        if layer is None:
-            return site.logits_with(self.pixels, self.all_reconstruction)
-        with site.swapped(layer) as network:
-            return network(site.backbone.transform(self.pixels))  # type: ignore[no-any-return]
+def images_at_once(site: Site, split: Split) -> int:
+    """How many images are run together at this site."""
+    first = site.read(split.images(torch.arange(1))).outputs
+    return max(1, min(BATCH_IMAGES, BATCH_BYTES // (8 * first.nelement() * first.element_size())))
 
 
-def by_image(verb: str, values: Tensor, outputs: Float[Tensor, "images positions units"], width: int) -> Tensor:
-    """What a method gave for tokens, as images x positions x width.
-
-    Raises:
-        UsageError: It is not tokens x width.
-    """
-    images, positions = outputs.shape[:2]
-    if tuple(values.shape) != (images * positions, width):
-        raise UsageError(
-            f"{verb}: got shape {tuple(values.shape)}; expected {(images * positions, width)}; see check-method"
-        )
-    return values.reshape(images, positions, width)
-
-
-def finite(method: Method, what: str, values: Tensor, outputs: Float[Tensor, "images positions units"]) -> Tensor:
-    """What a method gave for images, as it is.
-
-    Raises:
-        UsageError: It is not finite for an image for which the site's own outputs are.
-    """
-    is_bad, site_is_bad = (~part.isfinite().flatten(1).all(dim=1) for part in (values, outputs))
-    n = int((is_bad & ~site_is_bad).sum())
-    if n:
-        raise UsageError(
-            f"method: {type(method).__name__} gave {what} that are not finite, for {n} of {len(values)} images of a "
-            "batch, where the site's own outputs are; expected numbers; change its options, or see check-method"
-        )
-    return values
-
-
-def stream(subject: Subject, split: Split, report: Report, what: str) -> Iterator[Batch]:
-    """The evaluation split in batches, in index order."""
-    n = len(split)
-    for start in range(0, n, BATCH_IMAGES):
+def stream(
+    replay: Replay, split: Split, rows: Int[Tensor, " rows"], encoder: Backbone | None, report: Report, what: str
+) -> Iterator[SiteBatch]:
+    """Some images of a split in batches, in their order."""
+    n, size = len(rows), images_at_once(replay.site, split)
+    for start in range(0, n, size):
         report(what, start, n)
-        rows = torch.arange(start, min(start + BATCH_IMAGES, n))
-        yield batch_of(subject, split, rows)
+        some = rows[start : start + size]
+        yield SiteBatch(replay, some, split.images(some), split, encoder)
     report(what, n, n)
 
 
-def batch_of(subject: Subject, split: Split, rows: Int[Tensor, " rows"]) -> Batch:
-    """Some images of the split."""
-    return Batch(subject, rows, split.images(rows), None if split.labels is None else split.labels[rows])
+Stream = Callable[[Replay, Split, Int[Tensor, " rows"], Backbone | None, Report, str], Iterator[SiteBatch]]
+"""Gives the batches of one pass."""
 
 
-Stream = Callable[[Subject, Split, Report, str], Iterator[Batch]]
-"""Gives the batches of one pass, whose name is the last argument."""
+@dataclass(frozen=True, eq=False)
+class Question:
+    """What is asked of one decomposition.
+
+    Attributes:
+        subject: The decomposition, at its site.
+        metrics: The classes (`metrics.protocol.Metric`) that compute the values.
+        names: Which of their values are wanted.
+    """
+
+    subject: Subject
+    metrics: Sequence[Any]
+    names: Sequence[str]
+
+
+@dataclass
+class Answer:
+    """What came of it.
+
+    Attributes:
+        values: The named values, by name, in the order asked for; None where it failed.
+        failure: Why it did.
+        seconds: Wall seconds that this decomposition took, of what is done apart for each.
+    """
+
+    values: dict[str, Value] | None = None
+    failure: Failure | None = None
+    seconds: float = 0.0
+
+
+@dataclass
+class Running:
+    """One question while its split is streamed.
+
+    Attributes:
+        question: The question.
+        missing: Why values cannot be had, by name.
+        metrics: The metrics that take in batches.
+        answer: What came of it so far.
+    """
+
+    question: Question
+    missing: dict[str, str]
+    metrics: list[Any] = field(default_factory=list)
+    answer: Answer = field(default_factory=Answer)
+
+    @classmethod
+    def begun(cls, question: Question, split: Split, encoder: Backbone | None) -> "Running":
+        """The question with its metrics made, those for which something is there."""
+        lacks = question.subject.lacks | lacking(split, encoder)
+        missing = {
+            row.name: next(lacks[need] for need in row.needs if need in lacks)
+            for metric in question.metrics
+            for row in metric.rows
+            if lacks.keys() & set(row.needs)
+        }
+        running = cls(question, missing)
+        facts = question.subject.facts(len(split))
+        wanted = [one for one in question.metrics if any(row.name not in missing for row in one.rows)]
+        running.attempt(lambda: running.metrics.extend(metric(facts) for metric in wanted))
+        return running
+
+    def attempt(self, act: Callable[[], object]) -> None:
+        """Do something for this question alone; where it fails, the question has failed and lets go of everything."""
+        if self.answer.failure is not None:
+            return
+        begin = time.perf_counter()
+        try:
+            act()
+        except StorageError:
+            raise
+        except Exception as error:
+            self.answer.failure = Failure(one_line(error), traceback.format_exc())
+            self.metrics = []
+        self.answer.seconds += time.perf_counter() - begin
+
+    def learn(self, shared: SiteBatch) -> None:
+        """Take in probing images."""
+        batch = Batch(self.question.subject, shared)
+        for metric in self.metrics:
+            if isinstance(metric, Learner):
+                metric.learn(batch)
+
+    def see(self, shared: SiteBatch) -> None:
+        """Take in one batch of the first pass."""
+        self.update(Batch(self.question.subject, shared), 0)
+
+    def update(self, batch: Batch | LaterBatch, index: int) -> None:
+        """Take in one batch of a pass."""
+        for metric in self.metrics:
+            if index < metric.passes:
+                metric.update(batch, pass_index=index)
+
+    def end(self) -> None:
+        """Compute the values.
+
+        Raises:
+            UsageError: A metric gives something else.
+        """
+        found: dict[str, Value] = {}
+        for metric in self.metrics:
+            found.update(metric.compute())
+        found |= {name: Value.null(reason) for name, reason in self.missing.items()}
+        for name in self.question.names:
+            if not isinstance(found.get(name), Value):
+                got = type(found[name]).__name__ if name in found else "nothing"
+                raise UsageError(
+                    f"metric {name!r}: compute gave {got} for it; expected a metrics.catalogue.Value; return one"
+                )
+        self.answer.values = {name: found[name] for name in self.question.names}
+
+
+def lacking(split: Split, encoder: Backbone | None) -> dict[str, str]:
+    """Properties of a batch that do not exist for this split, each with the reason."""
+    found = {}
+    if split.labels is None:
+        found["labels"] = "the data set has no labels"
+    if split.concepts is None:
+        found["concepts"] = "the data set plants no concepts"
+    if encoder is None:
+        found["embeddings"] = "the suite names no encoder for this site"
+    return found
 
 
 @torch.inference_mode()
 def evaluate(
-    subject: Subject,
+    site: Site,
     split: Split,
-    metrics: Sequence[Any],
-    names: Sequence[str],
+    questions: Sequence[Question],
     report: Report,
+    *,
+    probing: Split | None = None,
+    encoder: Backbone | None = None,
+    folder: Path | None = None,
     stream: Stream = stream,
-) -> dict[str, Value]:
-    """The named values, by name, in that order.
+) -> list[Answer]:
+    """The answer to each question, in their order.
 
     Args:
-        subject: What is evaluated.
+        site: Where all of the decompositions are.
         split: The evaluation split.
-        metrics: The classes (`metrics.protocol.Metric`) that compute the values.
-        names: Which of their values are wanted.
+        questions: What is asked of which decomposition.
         report: Told how far it is.
+        probing: The probing split, for metrics that learn from it.
+        encoder: Another network whose view of the images metrics may ask for.
+        folder: Where the outputs are put by for a second pass; None for the system's own place.
         stream: Gives the batches; a rehearsal has its own.
     """
-    facts = subject.facts(len(split))
-    lacks = subject.lacks | ({} if split.labels is not None else {"labels": "the data set has no labels"})
-    missing = {
-        row.name: next(lacks[need] for need in row.needs if need in lacks)
-        for metric in metrics
-        for row in metric.rows
-        if lacks.keys() & set(row.needs)
-    }
-    running = [metric(facts) for metric in metrics if any(row.name not in missing for row in metric.rows)]
-    for index in range(max((metric.passes for metric in running), default=0)):
-        for batch in stream(subject, split, report, f"evaluation pass {index + 1}"):
-            for metric in running:
-                if index < metric.passes:
-                    metric.update(batch, pass_index=index)
-    found: dict[str, Value] = {}
-    for metric in running:
-        found.update(metric.compute())
-    found |= {name: Value.null(reason) for name, reason in missing.items()}
-    for name in names:
-        if not isinstance(found.get(name), Value):
-            got = type(found[name]).__name__ if name in found else "nothing"
-            raise UsageError(
-                f"metric {name!r}: compute gave {got} for it; expected a metrics.catalogue.Value; return one"
-            )
-    return {name: found[name] for name in names}
+    all_running = [Running.begun(question, split, encoder) for question in questions]
+    metrics = [metric for running in all_running for metric in running.metrics]
+    n_passes = max((metric.passes for metric in metrics), default=0)
+    replay = Replay(site)
+    if probing is not None:
+        rows = learned_rows(metrics, len(probing))
+        for shared in stream(replay, probing, rows, encoder, report, "probing images") if len(rows) else ():
+            for running in all_running:
+                running.attempt(partial(running.learn, shared))
+    with Spool(folder) as spool:
+        everything = torch.arange(len(split))
+        for shared in stream(replay, split, everything, encoder, report, "evaluation") if n_passes else ():
+            if n_passes > 1:
+                spool.add(shared.images, shared.outputs)
+            for running in all_running:
+                running.attempt(partial(running.see, shared))
+        for index in range(1, n_passes):
+            for batch in later(spool, replay, split, report, f"evaluation, pass {index + 1}"):
+                for running in all_running:
+                    running.attempt(partial(running.update, batch, index))
+    for running in all_running:
+        running.attempt(running.end)
+    return [running.answer for running in all_running]
+
+
+def learned_rows(metrics: Sequence[Any], n: int) -> Int[Tensor, " rows"]:
+    """The probing images that metrics learn from, ascending; none where none does."""
+    most = max((metric.n_training_images for metric in metrics if isinstance(metric, Learner)), default=0)
+    drawn = torch.randperm(n, generator=torch.Generator().manual_seed(LEARNING_SEED))[:most]
+    return drawn.sort().values
+
+
+def later(spool: Spool, replay: Replay, split: Split, report: Report, what: str) -> Iterator[LaterBatch]:
+    """The batches of a later pass: from the disk, or from the backbone where the disk did not take them."""
+    n = len(split)
+    if spool.is_whole:
+        for images, outputs in spool.again():
+            report(what, int(images[0]), n)
+            yield LaterBatch(images, None if split.labels is None else split.labels[images], outputs)
+        report(what, n, n)
+    else:
+        for shared in stream(replay, split, torch.arange(n), None, report, what):
+            yield LaterBatch(shared.images, shared.labels, shared.outputs)

@@ -1,9 +1,10 @@
 """The rest of a forward pass: the network from a site on, run again with other outputs of the site.
 
-Every method's accuracy after replacement takes one run of what comes after the site, and none of what stands before it.
+Every method's accuracy after replacement takes one run of what comes after the site, and none of what stands before.
 Modules that came to their end before the site ran give again what they gave; the code between them runs as it is. Of
-what they gave, only what the rest reads is held: which that is, is found out on two images, by putting NaN in its place.
-The first batch shows whether the logits come out the same, bit for bit; where they do not, the whole network runs.
+what they gave, only what the rest reads is held: which that is, is found out on two images, by putting NaN in its
+place. The first batch shows whether the logits come out the same, bit for bit; where they do not, the whole network
+runs.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

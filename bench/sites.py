@@ -4,9 +4,11 @@ Whatever the layer's own shape (tokens of a ViT, a channels-last or channels-fir
 speaks of images x positions x width. The positions of a ViT begin with its CLS and register tokens.
 """
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -73,6 +75,14 @@ class Site:
     def bias(self) -> Float[Tensor, " units"] | None:
         """The layer's bias, None where it has none."""
         return None if self.module.bias is None else self.module.bias.detach()
+
+    @cached_property
+    def in_float64(self) -> "Site":
+        """The same place in a copy of the backbone in float64."""
+        own = self.backbone
+        with torch.inference_mode(False):  # parameters that are made in inference mode cannot change their dtype
+            module = copy.deepcopy(own.module).double()
+        return Site(replace(own, module=module, transform=lambda images: own.transform(images).double()), self.path)
 
     def tokens_of(self, values: Tensor) -> Float[Tensor, "images positions width"]:
         """What the layer takes or gives, as images x positions x width."""

@@ -1,18 +1,18 @@
 """What is evaluated: one decomposition at one site, moved to where the site is and swapped in where it can be."""
 
-import copy
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from bench.rerun import Rerun
 from bench.sites import Site
-from methods.protocol import Activations, Decomposition, Explicit, Method, Swappable
+from methods.protocol import Activations, Decomposition, Explicit, HasDictionary, Method, Swappable
+from metrics.protocol import Timing, Truth
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,15 @@ class Facts:
     unit_of_atom: Int[Tensor, " atoms"] | None
     codes_are_nonnegative: bool
     is_explicit: bool
+    truth: Truth | None
     again: Callable[[], Rerun]
+    timings: Callable[[], Mapping[str, Timing]]
+    directions: Callable[[], Mapping[str, Float[Tensor, "atoms width"]]]
+
+    @cached_property
+    def dictionaries(self) -> Mapping[str, Float[Tensor, "atoms width"]]:
+        """The atoms as directions, "output" in the space of the outputs, "input" of the inputs; those there are."""
+        return self.directions()
 
 
 def moved(decomposition: Decomposition, like: Tensor) -> Decomposition:
@@ -90,18 +98,26 @@ class Subject:
             unit_of_atom=self.decomposition.unit_of_atom,
             codes_are_nonnegative=bool(getattr(self.method, "codes_are_nonnegative", False)),
             is_explicit=isinstance(self.method, Explicit),
+            truth=self.site.backbone.truth,
             again=self.again,
+            timings=self.timings,
+            directions=self.directions,
         )
+
+    def directions(self) -> Mapping[str, Float[Tensor, "atoms width"]]:
+        """The atoms as directions; none where the method gives none."""
+        if not isinstance(self.method, HasDictionary):
+            return {}
+        return self.method.dictionaries(self.decomposition, self.site.weight)
+
+    def timings(self) -> Mapping[str, Timing]:
+        """What the network takes as it is and with the method in it."""
+        raise NotImplementedError
 
     @cached_property
     def in_float64(self) -> "Subject":
-        """The same with a copy of the backbone and the decomposition in float64."""
-        own = self.site.backbone
-        with torch.inference_mode(False):  # parameters that are made in inference mode cannot change their dtype
-            module = copy.deepcopy(own.module).double()
-        backbone = replace(own, module=module, transform=lambda images: own.transform(images).double())
-        site = Site(backbone, self.site.path)
-        return Subject(site, self.method, self.found, self.n_classes)
+        """The same with the backbone and the decomposition in float64."""
+        return Subject(self.site.in_float64, self.method, self.found, self.n_classes)
 
     @property
     def lacks(self) -> dict[str, str]:
