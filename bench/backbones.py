@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.datasets import Dataset, check_at_least, labels_of
+from metrics.protocol import Truth
 
 Transform = Callable[[UInt8[Tensor, "images 3 h w"]], Float[Tensor, "images 3 h2 w2"]]
 """A network's own preprocessing of a batch of pixels."""
@@ -42,6 +43,7 @@ class Backbone:
         fingerprint: SHA-256, in hex, of weights and preprocessing (`fingerprint_of`).
         licence: Under which terms the weights may be used.
         notes: Facts worth keeping (parameters, training options).
+        truth: What is known of how a site in it was made; None where nothing is.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Backbone:
     fingerprint: str
     licence: str
     notes: Mapping[str, float | int | str] = field(default_factory=dict)
+    truth: Truth | None = None
 
     @classmethod
     def of(
@@ -84,6 +87,20 @@ class Backbone:
         counted = {"n_parameters": sum(parameter.numel() for parameter in module.parameters())}
         fingerprint = fingerprint_of(module, preprocessing)
         return cls(name, module, transform, prefix, fingerprint, licence, {**counted, **(notes or {})})
+
+    @torch.inference_mode()
+    def embeddings(self, images: UInt8[Tensor, "images 3 h w"]) -> Float[Tensor, "images width"]:
+        """What the network's last linear layer, its classifier, is given; what it gives itself where it has none."""
+        layers = [module for module in self.module.modules() if isinstance(module, nn.Linear)]
+        seen: list[Tensor] = []
+        handles = [layer.register_forward_pre_hook(lambda _layer, args: seen.append(args[0])) for layer in layers]
+        try:
+            outputs: Tensor = self.module(self.transform(images))
+        finally:
+            for handle in handles:
+                handle.remove()
+        is_classified = bool(seen) and seen[-1].ndim == 2 and outputs.ndim == 2
+        return seen[-1] if is_classified else outputs.flatten(1)
 
 
 def fingerprint_of(module: nn.Module, preprocessing: str) -> str:

@@ -14,17 +14,20 @@ from typing import Any, ClassVar
 
 import torch
 
-from bench import evaluation, sweeps
+from bench import UsageError, evaluation, sweeps
 from bench.backbones import Report
 from bench.cache import Cache, Looking, NotCachedError
 from bench.cells import Cell, SiteSpec
-from bench.lanes import Task, one_line
+from bench.evaluation import Question
+from bench.lanes import Came, Task, one_line
 from bench.rehearsal import Place, RehearsalImages, RehearsalSource, RehearsalStream
+from bench.replay import Replay
 from bench.rerun import Rerun
+from bench.spool import Spool
 from bench.stages import StartWorkshop, Workshop
 from bench.stopwatch import PATIENCE_SECONDS, Clock, PhaseBegin, Stopwatch, later, timed
 from bench.subject import Subject
-from methods.protocol import ActivationSource, Decomposition, Follower, HasDictionary
+from methods.protocol import ActivationSource, Decomposition, Follower
 
 BACKBONE_PATIENCE_SECONDS = 1.2
 """How long the training of a backbone is looked at: one stands before everything, and takes long."""
@@ -52,12 +55,16 @@ class Findings:
     Attributes:
         seconds: What each task will take, by its id.
         reasons: Why there is no such number.
+        measuring: What the evaluation of each cell will take, by its id, apart from what it shares.
+        sharing_seconds: What all evaluations at the site share: the backbone's pass.
         starting_seconds: What starting the lane took.
         loading_seconds: What loading the data set took.
     """
 
     seconds: dict[str, float]
     reasons: dict[str, str]
+    measuring: dict[str, float]
+    sharing_seconds: float
     starting_seconds: float
     loading_seconds: float
 
@@ -90,13 +97,17 @@ class Calibrator:
         place: Place = self.once("place", chunk.site, lambda: Place(self.workshop, chunk.site, self.clock))
         seconds: dict[str, float] = {}
         reasons: dict[str, str] = {}
-        rehearse = {"backbone": self.backbone, "activations": self.activations, "sweep": self.sweep, "cell": self.cells}
+        measuring: dict[str, float] = {}
+        rehearse = {"backbone": self.backbone, "activations": self.activations, "sweep": self.sweep, "find": self.cells}
         for group in chunk.groups:
             try:
                 seconds |= rehearse[group[0].payload[0]](place, group)
+                if group[0].payload[0] == "find":
+                    measuring |= dict.fromkeys((task.id for task in group), self.measuring(place, group[0].payload[1]))
             except Exception as error:
                 reasons |= dict.fromkeys((task.id for task in group), one_line(error))
-        return Findings(seconds, reasons, self.starting_seconds, place.loading_seconds)
+        sharing = self.sharing(place) if measuring else 0.0
+        return Findings(seconds, reasons, measuring, sharing, self.starting_seconds, place.loading_seconds)
 
     def once(self, what: str, about: SiteSpec | Cell, make: Callable[[], Any]) -> Any:
         """What `make` gave when it was first asked for; seeds make no difference."""
@@ -155,17 +166,16 @@ class Calibrator:
         return timed(lambda: variants[0].decompose_stack(variants, source, seed=cells[0].init_seed), watch)
 
     def cells(self, place: Place, group: Sequence[Task]) -> dict[str, float]:
-        """Decomposing, where the cache does not hold what is found and no sweep will have put it there; evaluating."""
+        """Decomposing, where the cache does not hold what is found and no sweep will have put it there."""
         cells: list[Cell] = [task.payload[1] for task in group]
         if self.workshop.lacking(cells[0]):
             return {task.id: 0.0 for task in group}
         settled = self.settled(cells[0])
-        measuring = self.measuring(place, settled)
         seconds = {}
         for task, cell in zip(group, cells, strict=True):
             is_there = cell.selected_at == (cell.token_seed, cell.init_seed)
             is_there = is_there or self.is_kept(partial(self.workshop.decomposition, cell))
-            seconds[task.id] = measuring + (0.0 if is_there else self.decomposing(place, settled))
+            seconds[task.id] = 0.0 if is_there else self.decomposing(place, settled)
         return seconds
 
     def settled(self, cell: Cell) -> Cell:
@@ -248,7 +258,10 @@ class Calibrator:
         return self.once("decomposing", cell, make)  # type: ignore[no-any-return]
 
     def measuring(self, place: Place, cell: Cell) -> float:
-        """Seconds that the cell's evaluation will take, a second decomposition with it where a metric asks for one."""
+        """Seconds of the cell's own part of its evaluation, a second decomposition where a metric asks for one."""
+        if self.workshop.lacking(cell):
+            return 0.0
+        cell = self.settled(cell)
         method, found, watch = cell.method.built, self.found(place, cell), self.watch()
 
         def again() -> Rerun:
@@ -262,9 +275,33 @@ class Calibrator:
         subject = Subject(place.site, method, found, len(place.dataset.classes), again)
         names = [name for name, _ in cell.metrics]
         classes = dict.fromkeys(self.workshop.registry.find("metrics", name).load() for name in names)
-        stream = RehearsalStream(watch, place.few)
-        evaluation.evaluate(subject, place.dataset.test, list(classes), names, watch.report, stream)
-        return watch.seconds
+        (answer,) = evaluation.evaluate(
+            place.site,
+            place.dataset.test,
+            [Question(subject, list(classes), names)],
+            watch.report,
+            probing=place.dataset.train,
+            stream=RehearsalStream(watch, place.few),
+        )
+        if answer.failure:
+            raise UsageError(answer.failure.reason)
+        return max(0.0, watch.seconds - self.sharing(place))
+
+    def sharing(self, place: Place) -> float:
+        """Seconds of what all evaluations at a site share."""
+
+        def make() -> float:
+            watch, test = self.watch(), place.dataset.test
+            batches = RehearsalStream(watch, place.few)
+            with torch.inference_mode(), Spool() as spool:
+                for shared in batches(Replay(place.site), test, torch.arange(len(test)), None, watch.report, ""):
+                    spool.add(shared.images, shared.outputs)
+                    _ = shared.logits
+                for _ in spool.again():
+                    pass
+            return watch.seconds
+
+        return self.once("sharing", place.spec, make)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -281,7 +318,7 @@ class StartCalibrator(StartWorkshop):
 
     kind_of_cache: ClassVar[type[Cache]] = Looking
 
-    def __call__(self, report: Report, say: Callable[[str], None]) -> Callable[[Any], Any]:
+    def __call__(self, report: Report, say: Callable[[str], None]) -> Callable[[Any, Came], Any]:
         """The function that rehearses a chunk."""
-        workshop = self.workshop(report, say)
-        return Calibrator(workshop, self.clock, max(0.0, time.time() - self.began)).perform
+        calibrator = Calibrator(self.workshop(report, say), self.clock, max(0.0, time.time() - self.began))
+        return lambda chunk, came: calibrator.perform(chunk)

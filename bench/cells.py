@@ -43,13 +43,14 @@ class Component:
 
 @dataclass(frozen=True)
 class SiteSpec:
-    """One site of a suite: where activations are read, and how many."""
+    """One site of a suite: where activations are read, and how many; `encoder` is another network for metrics."""
 
     label: str
     dataset: Component
     backbone: Component
     module: str
     tokens_per_image: int
+    encoder: Component | None = None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -58,6 +59,7 @@ class SiteSpec:
             "dataset": dict(self.dataset.options),
             "backbone": dict(self.backbone.options),
             "tokens_per_image": self.tokens_per_image,
+            **({} if self.encoder is None else {"encoder": dict(self.encoder.options)}),
         }
 
     @property
@@ -68,6 +70,7 @@ class SiteSpec:
             "backbone": self.backbone.identity,
             "module": self.module,
             "tokens_per_image": self.tokens_per_image,
+            **({} if self.encoder is None else {"encoder": self.encoder.identity}),
         }
 
 
@@ -84,6 +87,7 @@ class Cell:
         init_seed: Draws whatever the method draws.
         metrics: The values to measure: name, and the identity of the code that computes it.
         selected_at: For a method that is swept, the token seed and the init seed on which one variant is chosen.
+        runs_alone: A metric measures time, so that nothing else may run meanwhile.
     """
 
     site: SiteSpec
@@ -94,6 +98,7 @@ class Cell:
     init_seed: int
     metrics: tuple[tuple[str, str], ...]
     selected_at: tuple[int, int] | None = None
+    runs_alone: bool = False
 
     @property
     def id(self) -> str:

@@ -12,7 +12,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 from torch.nn import functional
 
@@ -33,6 +33,11 @@ class Split(Protocol):
         """The known causes of each image by name, as indices; empty where none are known."""
         ...
 
+    @property
+    def concepts(self) -> Bool[Tensor, "images tokens concepts"] | None:
+        """Which of the known concepts are present at each token; None where none were planted."""
+        ...
+
     def __len__(self) -> int: ...
 
     def images(self, rows: Int[Tensor, " rows"] | slice) -> UInt8[Tensor, "rows 3 height width"]:
@@ -48,11 +53,13 @@ class InMemory:
         pixels: Every image.
         labels: Index into the data set's classes, per image; None where nobody has labelled them.
         factors: The known causes of each image by name, as indices.
+        concepts: Which of the known concepts are present at each token; None where none were planted.
     """
 
     pixels: UInt8[Tensor, "images 3 height width"]
     labels: Int[Tensor, " images"] | None
     factors: Mapping[str, Int[Tensor, " images"]] = field(default_factory=dict)
+    concepts: Bool[Tensor, "images tokens concepts"] | None = None
 
     def __len__(self) -> int:
         return len(self.pixels)

@@ -63,7 +63,7 @@ class Estimate:
 
     def shared(self) -> list[str]:
         """Lines about the tasks that are no cells and take time."""
-        others = [task for task in self.tasks if task.payload[0] != "cell" and self.seconds.get(task.id, 1.0) > 0]
+        others = [task for task in self.tasks if task.payload[0] != "find" and self.seconds.get(task.id, 1.0) > 0]
         start = f"starting the processes and loading data sets; about {in_words(self.starting_seconds)}"
         return [start, *(f"{task.name}{self.clause(task.id)}" for task in others)]
 
@@ -105,6 +105,9 @@ class Collected:
         """Keep the outcome."""
         self.outcomes[task.id] = outcome
 
+    def divided(self, task: Task, reason: str) -> None:
+        """Of no interest."""
+
 
 def estimated(
     cells: Sequence[Cell], n_lanes: int, plugins: tuple[Path, ...], cache: Path, clock: Clock = time.perf_counter
@@ -112,7 +115,7 @@ def estimated(
     """What these cells will take in so many lanes; 0 works in this process."""
     begin, load = time.perf_counter(), os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     tasks = tuple(tasks_for(cells))
-    chunks = chunks_of(tasks, max(n_lanes, 1))
+    chunks = chunks_of([task for task in tasks if task.payload[0] != "evaluate"], max(n_lanes, 1))
     heard = Collected()
     run_tasks(chunks, n_lanes, StartCalibrator(plugins, cache, threads_of_a_lane(n_lanes), time.time(), clock), heard)
     seconds: dict[str, float] = {}
@@ -126,11 +129,32 @@ def estimated(
             seconds |= outcome.seconds
             reasons |= outcome.reasons
             found.append((chunk.payload.site.identity, outcome))
+    for task in tasks:
+        if task.payload[0] == "evaluate":
+            add_evaluation(task, found, seconds, reasons)
     # Every lane starts and, sooner or later, loads every data set.
     loading = {digest(site["dataset"]): outcome.loading_seconds for site, outcome in found}
     starting = min((outcome.starting_seconds for _, outcome in found), default=0.0) + sum(loading.values())
     total = starting + makespan(tasks, seconds, max(n_lanes, 1))
     return Estimate(tasks, seconds, reasons, total, starting, max(n_lanes, 1), time.perf_counter() - begin, load)
+
+
+def add_evaluation(
+    task: Task,
+    found: Sequence[tuple[Mapping[str, Any], Findings]],
+    seconds: dict[str, float],
+    reasons: dict[str, str],
+) -> None:
+    """What an evaluation of several cells will take: what they share, and each one's own."""
+    cells: Sequence[Cell] = task.payload[1]
+    own = {key: value for _, outcome in found for key, value in outcome.measuring.items()}
+    lacking = [cell for cell in cells if cell.id not in own]
+    if lacking:
+        reasons[task.id] = reasons.get(lacking[0].id, f"{lacking[0].name} was not rehearsed")
+        return
+    site = digest(cells[0].site.identity)
+    sharing = max(outcome.sharing_seconds for identity, outcome in found if digest(identity) == site)
+    seconds[task.id] = sharing + sum(own[cell.id] for cell in cells)
 
 
 def chunks_of(tasks: Sequence[Task], n_lanes: int) -> list[Task]:
@@ -141,7 +165,7 @@ def chunks_of(tasks: Sequence[Task], n_lanes: int) -> list[Task]:
     sites: dict[str, tuple[SiteSpec, dict[str, dict[str, list[Task]]]]] = {}
     for task in tasks:
         kind, subject, _ = task.payload
-        is_cell = kind in ("cell", "sweep")
+        is_cell = kind in ("find", "sweep")
         site = subject.site if is_cell else subject
         _, methods = sites.setdefault(digest(site.identity), (site, {}))
         groups = methods.setdefault(digest({"method": subject.method.identity}) if is_cell else "", {})
@@ -159,10 +183,10 @@ def chunks_of(tasks: Sequence[Task], n_lanes: int) -> list[Task]:
 def work_of(task: Task) -> str:
     """The same for tasks of one method at one site that differ in seeds only."""
     kind, subject, _ = task.payload
-    if kind != "cell":
+    if kind != "find":
         return f"{kind} {task.id if kind == 'sweep' else ''}"
     leader = subject.leader.method.identity if subject.leader else None
-    return f"cell {digest({'leader': leader, 'metrics': [list(metric) for metric in subject.metrics]})}"
+    return f"find {digest({'leader': leader, 'metrics': [list(metric) for metric in subject.metrics]})}"
 
 
 def makespan(tasks: Sequence[Task], seconds: Mapping[str, float], n_lanes: int) -> float:

@@ -10,7 +10,7 @@ import os
 import signal
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -29,12 +29,18 @@ class Task:
         name: What people call it.
         payload: What the worker is handed.
         needs: The tasks that must have succeeded before; ids that are not in the list count as done.
+        after: The tasks that must be over before, whatever came of them: the worker is handed what did.
+        parts: What is done in its place where it fails: one of several things in it may have ended the process.
+        is_alone: Nothing else runs meanwhile.
     """
 
     id: str
     name: str
     payload: Any
     needs: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    parts: "tuple[Task, ...]" = ()
+    is_alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,8 +71,15 @@ class Observer(Protocol):
         """A task is over; the outcome is what it returned, or a `Failure`."""
         ...
 
+    def divided(self, task: Task, reason: str) -> None:
+        """A task failed, and its parts are done in its place."""
+        ...
 
-Start = Callable[[Report, Callable[[str], None]], Callable[[Any], Any]]
+
+Came = Mapping[str, Any]
+"""What came of the tasks that another one stood behind, by id: what they returned, or a `Failure`."""
+
+Start = Callable[[Report, Callable[[str], None]], Callable[[Any, Came], Any]]
 """Makes, inside a lane, the function that does a payload; given how to report progress and how to say a line."""
 
 
@@ -80,10 +93,10 @@ def threads_of_a_lane(n_lanes: int) -> int:
     return max(1, (os.cpu_count() or 1) // max(1, n_lanes))
 
 
-def attempt(work: Callable[[Any], Any], payload: Any) -> tuple[str, Any]:
+def attempt(work: Callable[[Any, Came], Any], payload: Any, came: Came) -> tuple[str, Any]:
     """What the work returned ("done"), or why it failed; a storage that cannot be written ends everything."""
     try:
-        return "done", work(payload)
+        return "done", work(payload, came)
     except StorageError as error:
         return "storage", str(error)
     except Exception as error:
@@ -104,7 +117,7 @@ def serve(pipe: Connection, start: Start) -> None:
     try:
         work = start(report, lambda text: pipe.send(("said", text)))
         while True:
-            pipe.send(attempt(work, pipe.recv()))
+            pipe.send(attempt(work, *pipe.recv()))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         os._exit(1)
 
@@ -128,11 +141,11 @@ class Lane:
         signal.signal(signal.SIGINT, before)
         theirs.close()
 
-    def give(self, task: Task) -> None:
+    def give(self, task: Task, came: Came) -> None:
         """Hand it a task; a lane that died while idle shows when its answer is awaited."""
         self.task = task
         with suppress(OSError):
-            self.pipe.send(task.payload)
+            self.pipe.send((task.payload, dict(came)))
 
     def close(self) -> None:
         """End the process, whatever it does."""
@@ -168,8 +181,8 @@ def run_tasks(tasks: Sequence[Task], n_lanes: int, start: Start, observer: Obser
     try:
         while waiting.rest or any(lane.task for lane in lanes):
             for lane in lanes:
-                if lane.task is None and (task := waiting.take()):
-                    lane.give(task)
+                if lane.task is None and (task := waiting.take([one.task for one in lanes if one.task])):
+                    lane.give(task, waiting.came(task))
             busy = {lane.pipe: lane for lane in lanes if lane.task}
             heard = wait(list(busy), timeout=1.0)
             for pipe in heard:
@@ -205,18 +218,32 @@ class Waiting:
         self.rest = list(tasks)
         self.undone = {task.id for task in tasks}
         self.observer = observer
+        self.outcomes: dict[str, Any] = {}
 
-    def take(self) -> Task | None:
-        """The first task whose needs are met, taken off the list; None where all have to wait."""
-        for task in self.rest:
-            if not self.undone.intersection(task.needs):
+    def take(self, running: Sequence[Task] = ()) -> Task | None:
+        """The first task that can start beside those that run, taken off the list; None where all have to wait."""
+        if any(task.is_alone for task in running):
+            return None
+        ready = [task for task in self.rest if not self.undone.intersection((*task.needs, *task.after))]
+        for task in sorted(ready, key=lambda task: task.is_alone):
+            if not (task.is_alone and running):
                 self.rest.remove(task)
                 return task
         return None
 
+    def came(self, task: Task) -> dict[str, Any]:
+        """What came of the tasks that it stood behind."""
+        return {one: self.outcomes[one] for one in task.after if one in self.outcomes}
+
     def settle(self, task: Task, outcome: Any) -> None:
-        """A task is over; where it failed, so have those that need it."""
+        """A task is over; where it failed, so have those that need it, unless its parts are done in its place."""
         self.undone.discard(task.id)
+        if isinstance(outcome, Failure) and task.parts:
+            self.rest = [*task.parts, *self.rest]
+            self.undone |= {part.id for part in task.parts}
+            self.observer.divided(task, outcome.reason)
+            return
+        self.outcomes[task.id] = outcome
         self.observer.finished(task, outcome)
         if isinstance(outcome, Failure):
             for other in [other for other in self.rest if task.id in other.needs]:
@@ -232,7 +259,7 @@ def run_here(tasks: Sequence[Task], start: Start, observer: Observer) -> None:
     work = start(lambda what, done, total: observer.progressed(current[-1], what, done, total), observer.said)
     while task := waiting.take():
         current.append(task)
-        kind, outcome = attempt(work, task.payload)
+        kind, outcome = attempt(work, task.payload, waiting.came(task))
         if kind == "storage":
             raise StorageError(outcome)
         waiting.settle(task, outcome)

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from bench.lanes import Failure, Task
-from bench.stages import Skipped
+from bench.measuring import Skipped
 from bench.sweeps import without_choice
 
 LINE_EVERY_SECONDS = 30.0
@@ -93,6 +93,15 @@ class Display:
                 self.bars.remove_task(self.rows.pop(task.id))
         self.said(f"{self.n_finished}/{self.n_tasks} {task.name} {ending(outcome)}")
 
+    def divided(self, task: Task, reason: str) -> None:
+        """A task failed, and its parts are done in its place."""
+        self.n_tasks += len(task.parts) - 1
+        if self.bars:
+            self.bars.update(self.whole, total=self.n_tasks)
+            if task.id in self.rows:
+                self.bars.remove_task(self.rows.pop(task.id))
+        self.said(f"{task.name} failed as a whole: {reason}; done one by one")
+
 
 def span(seconds: float) -> str:
     """A time as people say it."""
@@ -104,6 +113,8 @@ def span(seconds: float) -> str:
 
 def ending(outcome: Any) -> str:
     """How a task ended; with the reason where it failed or was skipped, or where all variants of its sweep failed."""
+    if isinstance(outcome, dict) and (n_failed := sum(isinstance(one, Failure) for one in outcome.values())):
+        return f"done, but for {n_failed} of {len(outcome)} that failed" if n_failed < len(outcome) else "failed"
     if isinstance(outcome, Skipped):
         return f"skipped: {outcome.reason}"
     failed = without_choice(outcome) if isinstance(outcome, list) else None

@@ -13,20 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from bench import activations
 from bench.activations import SiteImages, TensorSource, quietly
 from bench.backbones import Backbone, Report
+from bench.batches import SiteBatch
 from bench.cache import NotCachedError
 from bench.cells import SiteSpec
 from bench.datasets import Dataset, Split
-from bench.evaluation import Batch, batch_of, stream
+from bench.evaluation import stream
+from bench.replay import Replay
 from bench.sites import Site
 from bench.stages import Workshop
 from bench.stopwatch import PATIENCE_SECONDS, Clock, Stopwatch
-from bench.subject import Subject
 from methods.protocol import Activations, ImageActivations, ImageSource
 
 MOST_IMAGES = 1024
@@ -184,6 +185,11 @@ class First:
         """The known causes of each image by name."""
         return {name: values[: self.n] for name, values in self.split.factors.items()}
 
+    @property
+    def concepts(self) -> Bool[Tensor, "images tokens concepts"] | None:
+        """Which of the known concepts are present at each token."""
+        return None if self.split.concepts is None else self.split.concepts[: self.n]
+
     def __len__(self) -> int:
         return min(self.n, len(self.split))
 
@@ -193,27 +199,33 @@ class First:
 
 
 class RehearsalStream:
-    """Two batches of each pass of an evaluation; the stopwatch adds the others, at the pace of the second.
+    """Two batches of an evaluation's pass; the stopwatch adds the others, at the pace of the second.
 
-    What a later pass does with images that an earlier one kept falls to the first batch, as only its images are there
-    in both: so it is counted once.
+    What a second pass does with the images that the first one kept is done in full, as all of them are in the two.
     """
 
     def __init__(self, watch: Stopwatch, few: int) -> None:
         self.watch = watch
         self.few = few
-        self.n_passes = 0
 
-    def __call__(self, subject: Subject, split: Split, report: Report, what: str) -> Iterator[Batch]:
-        """The batches of one pass; a small split is handed out whole."""
-        n, self.n_passes = len(split), self.n_passes + 1
+    def __call__(
+        self,
+        replay: Replay,
+        split: Split,
+        rows: Int[Tensor, " rows"],
+        encoder: Backbone | None,
+        report: Report,
+        what: str,
+    ) -> Iterator[SiteBatch]:
+        """The batches of one pass; few images are handed out whole."""
+        n = len(rows)
         if n < 4 * self.few:
-            yield from stream(subject, split, lambda what, done, total: None, what)
+            yield from stream(replay, split, rows, encoder, quietly, what)
             return
-        yield batch_of(subject, split, torch.arange(self.few))
-        begin, first = self.watch.seconds, min(self.n_passes, 3) * self.few
-        yield batch_of(subject, split, torch.arange(first, first + self.few))
-        self.watch.leave_out((self.watch.seconds - begin) * (n / self.few - 2))
+        for begin in (0, self.few):
+            start, some = self.watch.seconds, rows[begin : begin + self.few]
+            yield SiteBatch(replay, some, split.images(some), split, encoder)
+        self.watch.leave_out((self.watch.seconds - start) * (n / self.few - 2))
 
 
 class Place:

@@ -30,8 +30,8 @@ class Spool:
     def __init__(self, folder: Path | None = None) -> None:
         self.is_whole = True
         self.batches: list[tuple[Int[Tensor, " images"], torch.Size, torch.dtype, torch.device]] = []
-        file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115: closed in __exit__
-        self.file: IO[bytes] = file
+        file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
+        self.file: IO[bytes] = file  # closed in __exit__
 
     def __enter__(self) -> "Spool":
         return self

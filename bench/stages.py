@@ -5,61 +5,28 @@ stages before it. So a stage asks for the ones before it by itself, whatever was
 """
 
 import os
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from safetensors import torch as safetensors
 
-from bench import UsageError, activations, evaluation, rerun, sweeps
+from bench import UsageError, activations, measuring, sweeps
 from bench.backbones import Backbone, Report
 from bench.cache import Cache, read_manifest
 from bench.cells import Cell, SiteSpec
 from bench.datasets import Dataset
-from bench.memory import forget_peak, peak_bytes
+from bench.lanes import Came
+from bench.measuring import Skipped
 from bench.provenance import provenance
 from bench.registry import Registry
 from bench.sites import Site
-from bench.subject import Subject
 from methods import artifacts
 from methods.protocol import Decomposition, Divisible, Follower
-from metrics.catalogue import Value
 
 WEIGHTS = "weights.safetensors"
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """What came of one cell.
-
-    Attributes:
-        values: The measured values by metric name.
-        options: Every option of the method; of a swept one, of the variant that was chosen.
-        notes: What the method noted, and the content hashes of what it was measured on.
-        seconds: Wall seconds of this cell alone.
-        peak_bytes: Most memory that the process held meanwhile; None where the system does not tell.
-    """
-
-    values: Mapping[str, Value]
-    options: Mapping[str, Any]
-    notes: Mapping[str, float | int | str | bool]
-    seconds: float
-    peak_bytes: int | None
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """A cell or a sweep whose method cannot be applied at its site: no failure, and nothing to be tried again.
-
-    Attributes:
-        reason: What is missing there.
-    """
-
-    reason: str
 
 
 class Workshop:
@@ -104,6 +71,12 @@ class Workshop:
     def site(self, spec: SiteSpec) -> Site:
         """The site in its backbone."""
         return Site(self.backbone(spec), spec.module)
+
+    def encoder(self, spec: SiteSpec) -> Backbone:
+        """The other network through which metrics may see the images."""
+        if spec.encoder is None:
+            raise UsageError("encoder: got none; expected a backbone; name one in the suite's site")
+        return self.backbone(replace(spec, backbone=spec.encoder, encoder=None))
 
     def activations_key(self, spec: SiteSpec, token_seed: int) -> dict[str, Any]:
         """What the sampled activations follow from."""
@@ -217,37 +190,11 @@ class Workshop:
             return f"needs labels, and data set {cell.site.dataset.entry.name!r} has none"
         return self.lacking(cell.leader) if cell.leader else None
 
-    def measure(self, cell: Cell) -> Measurement:
-        """All values of one cell."""
-        forget_peak()
-        start = time.perf_counter()
-        cell = self.settled(cell)
-        site, dataset = self.site(cell.site), self.dataset(cell.site)
-        found = self.decomposition(cell)
-        leader = self.decomposition(cell.leader) if cell.leader else None
-        source = partial(self.source, cell.site, cell.token_seed)
-
-        def again() -> rerun.Rerun:
-            seed = cell.init_seed + 1
-            return rerun.decomposed_again(cell.method.built, found, leader, source, site.weight, seed=seed)
-
-        subject = Subject(site, cell.method.built, found, len(dataset.classes), again)
-        names = [name for name, _ in cell.metrics]
-        classes = dict.fromkeys(self.registry.find("metrics", name).load() for name in names)
-        values = evaluation.evaluate(subject, dataset.test, list(classes), names, self.report)
-        notes = {
-            **found.notes,
-            **{f"claims_{name}": value for name, value in vars(cell.method.built.properties).items()},
-            "dataset_fingerprint": dataset.fingerprint,
-            "backbone_fingerprint": site.backbone.fingerprint,
-            **self.origin(cell),
-        }
-        return Measurement(values, cell.method.options, notes, time.perf_counter() - start, peak_bytes())
-
-    def perform(self, payload: tuple[str, Any, int]) -> Measurement | Skipped | list[sweeps.Trial] | None:
+    def perform(self, payload: tuple[str, Any, int], came: Came) -> Any:
         """Do one task of a run.
 
-        It is ("backbone", site, 0), ("activations", site, token seed), ("sweep", cell, 0) or ("cell", cell, 0).
+        It is ("backbone", site, 0), ("activations", site, token seed), ("sweep", cell, 0), ("find", cell, 0) or
+        ("evaluate", cells, 0), where `came` is what came of finding each.
         """
         kind, subject, token_seed = payload
         if kind == "backbone":
@@ -256,10 +203,12 @@ class Workshop:
         if kind == "activations":
             self.source(subject, token_seed, frozenset({"outputs"}))
             return None
+        if kind == "evaluate":
+            return measuring.evaluated(self, subject, came)
+        if kind == "find":
+            return measuring.found(self, subject)
         lacking = self.lacking(subject)
-        if lacking:
-            return Skipped(lacking)
-        return sweeps.trials_of(self, subject) if kind == "sweep" else self.measure(subject)
+        return Skipped(lacking) if lacking else sweeps.trials_of(self, subject)
 
 
 @dataclass(frozen=True)
@@ -278,7 +227,7 @@ class StartWorkshop:
 
     kind_of_cache: ClassVar[type[Cache]] = Cache
 
-    def __call__(self, report: Report, say: Callable[[str], None]) -> Callable[[Any], Any]:
+    def __call__(self, report: Report, say: Callable[[str], None]) -> Callable[[Any, Came], Any]:
         """The function that does a task's payload."""
         return self.workshop(report, say).perform
 

@@ -108,7 +108,7 @@ class Subject:
         """The atoms as directions; none where the method gives none."""
         if not isinstance(self.method, HasDictionary):
             return {}
-        return self.method.dictionaries(self.decomposition, self.site.weight)
+        return {"output": self.method.dictionary(self.decomposition, self.site.weight)}
 
     def timings(self) -> Mapping[str, Timing]:
         """What the network takes as it is and with the method in it."""
@@ -125,7 +125,7 @@ class Subject:
         if isinstance(self.method, Explicit):
             return {}
         reason = "virtual units: the network stays as it is and nothing is rebuilt from the codes"
-        return {"reconstruction": reason, "replaced_logits": reason}
+        return dict.fromkeys(("reconstruction", "replaced_logits", "in_place_logits"), reason)
 
     def activations(self, inputs: Tensor, outputs: Tensor) -> Activations:
         """These tokens of whole images, with no more of the site than the method declares to read."""

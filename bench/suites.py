@@ -25,7 +25,12 @@ SUITE_KEYS = {
     "description": str,
     **dict.fromkeys(("token_seeds", "init_seeds", "metrics", "tables", "sites", "methods"), list),
 }
-SITE_KEYS = {"label": str, "dataset": (str, dict), "backbone": (str, dict), "module": str, "tokens_per_image": int}
+SITE_KEYS = {
+    "label": str,
+    **dict.fromkeys(("dataset", "backbone", "encoder"), (str, dict)),
+    "module": str,
+    "tokens_per_image": int,
+}
 METHOD_KEYS = ("name", "label", "at", "sweep")
 NEEDED = {
     "dataset": ("version", "load"),
@@ -84,6 +89,8 @@ def parse(name: str, raw: Mapping[str, Any], registry: Registry, problems: Probl
     if "sweep" in asked and not swept and not problems.found:
         problems.add("tables: got 'sweep' in a suite that sweeps nothing; expected a method with `sweep`; leave it out")
     cells = star(whole_sites, [row for row in rows if row], token_seeds, init_seeds, named, problems)
+    if any(getattr(entry.load(), "runs_alone", False) for entry, _ in metrics):
+        cells = [replace(cell, runs_alone=True) for cell in cells]
     return Suite(
         name=name,
         description=str(raw.get("description", "")),
@@ -186,21 +193,23 @@ def parse_site(i: int, table: Mapping[str, Any], registry: Registry, problems: P
             problems.add(f"{where}.backbone: {one_line(error)}; expected options that make a network; change them")
     if not dataset or not backbone:
         return None
-    return SiteSpec(str(table.get("label", dataset.entry.name)), dataset, backbone, module, tokens)
+    encoder = component(table, "encoder", where, registry, problems) if "encoder" in table else None
+    return SiteSpec(str(table.get("label", dataset.entry.name)), dataset, backbone, module, tokens, encoder)
 
 
 def component(
     table: Mapping[str, Any], kind: str, where: str, registry: Registry, problems: Problems
 ) -> Component | None:
-    """A data set or a backbone: a name alone, or a table with `name` and options."""
+    """A data set, a backbone or an encoder, which is a backbone: a name alone, or a table with `name` and options."""
     given = table.get(kind)
     options = dict(given) if isinstance(given, dict) else {"name": given}
     name = options.pop("name", None)
     if not isinstance(name, str):
         problems.add(f"{where}.{kind}: got {given!r}; expected a name, or a table with a name; add it")
         return None
-    entry = found(registry, f"{kind}s", name, f"{where}.{kind}", problems)
-    return with_options(kind, entry, options, f"{where}.{kind}", problems) if entry else None
+    is_a = "backbone" if kind == "encoder" else kind
+    entry = found(registry, f"{is_a}s", name, f"{where}.{kind}", problems)
+    return with_options(is_a, entry, options, f"{where}.{kind}", problems) if entry else None
 
 
 def with_options(

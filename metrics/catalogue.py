@@ -240,14 +240,14 @@ _TABLE: Final = (
         name="logit_difference",
         unit="logits",
         direction="down",
-        needs=("logits", "replaced_logits"),
+        needs=("logits", "in_place_logits"),
         summary="Largest absolute change of any logit in the working dtype: 0 where the logits are exactly the same.",
     ),
     _exactness(
         name="logit_difference_float64",
         unit="logits",
         direction="down",
-        needs=("logits", "replaced_logits", "in_float64"),
+        needs=("logits", "in_place_logits", "in_float64"),
         summary="The same with backbone and method in float64: what is left of it is no rounding.",
     ),
     _exactness(

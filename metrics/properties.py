@@ -85,10 +85,10 @@ class Exactness:
         if not self._is_explicit:
             return
         self._keep("output_difference", batch.reconstruction[:n].double() - outputs.double())
-        self._keep("logit_difference", batch.replaced_logits[:n].double() - logits.double())
+        self._keep("logit_difference", batch.in_place_logits[:n].double() - logits.double())
         precise = batch.in_float64
         self._keep("output_difference_float64", precise.reconstruction[:n] - precise.outputs[:n])
-        self._keep("logit_difference_float64", precise.replaced_logits[:n] - precise.logits[:n])
+        self._keep("logit_difference_float64", precise.in_place_logits[:n] - precise.logits[:n])
 
     def _keep(self, name: str, numbers: Tensor) -> None:
         largest, before = float(numbers.double().abs().max()), self._largest.get(name, 0.0)

@@ -1,0 +1,150 @@
+"""What is measured of cells: each decomposed by itself, then all of one site evaluated in one pass."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from bench import evaluation, rerun
+from bench.cells import Cell
+from bench.evaluation import Question
+from bench.lanes import Failure
+from bench.memory import forget_peak, peak_bytes
+from bench.subject import Subject
+from metrics.catalogue import Value
+
+if TYPE_CHECKING:
+    from bench.stages import Workshop
+
+
+@dataclass(frozen=True)
+class Found:
+    """A decomposition was found, or was there.
+
+    Attributes:
+        seconds: Wall seconds.
+        peak_bytes: Most memory that the process held meanwhile; None where the system does not tell.
+    """
+
+    seconds: float
+    peak_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What came of one cell.
+
+    Attributes:
+        values: The measured values by metric name.
+        options: Every option of the method; of a swept one, of the variant that was chosen.
+        notes: What the method noted, and the content hashes of what it was measured on.
+        seconds: Wall seconds of this cell alone: decomposing, and what its evaluation did not share with others.
+        peak_bytes: Most memory that a process held meanwhile; None where the system does not tell.
+    """
+
+    values: Mapping[str, Value]
+    options: Mapping[str, Any]
+    notes: Mapping[str, float | int | str | bool]
+    seconds: float
+    peak_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A cell or a sweep whose method cannot be applied at its site: no failure, and nothing to be tried again.
+
+    Attributes:
+        reason: What is missing there.
+    """
+
+    reason: str
+
+
+Outcome = Measurement | Skipped | Failure
+
+
+def found(workshop: "Workshop", cell: Cell) -> Found | Skipped:
+    """Decompose, where that is not done yet."""
+    lacking = workshop.lacking(cell)
+    if lacking:
+        return Skipped(lacking)
+    forget_peak()
+    start = time.perf_counter()
+    workshop.decomposition(cell)
+    return Found(time.perf_counter() - start, peak_bytes())
+
+
+def evaluated(workshop: "Workshop", cells: Sequence[Cell], came: Mapping[str, Any]) -> dict[str, Outcome]:
+    """What came of each of these cells of one site, by id.
+
+    Args:
+        workshop: Where the work is done.
+        cells: The cells.
+        came: What came of decomposing each.
+    """
+    outcomes: dict[str, Outcome] = {
+        cell.id: came[cell.id] for cell in cells if isinstance(came.get(cell.id), Skipped | Failure)
+    }
+    left = [cell for cell in cells if cell.id not in outcomes]
+    if not left:
+        return outcomes
+    forget_peak()
+    start = time.perf_counter()
+    spec = left[0].site
+    site, dataset = workshop.site(spec), workshop.dataset(spec)
+    questions = [question_of(workshop, cell) for cell in left]
+    encoder = None if spec.encoder is None else workshop.encoder(spec)
+    answers = evaluation.evaluate(
+        site,
+        dataset.test,
+        questions,
+        workshop.report,
+        probing=dataset.train,
+        encoder=encoder,
+        folder=workshop.cache.root,
+    )
+    shared = time.perf_counter() - start - sum(answer.seconds for answer in answers)
+    peak = peak_bytes()
+    for cell, question, answer in zip(left, questions, answers, strict=True):
+        if answer.values is None:
+            outcomes[cell.id] = answer.failure or Failure("nothing was measured")
+            continue
+        before = came.get(cell.id, Found(0.0, None))
+        outcomes[cell.id] = Measurement(
+            answer.values,
+            workshop.settled(cell).method.options,
+            notes_of(workshop, cell, question.subject) | {"shared_seconds": shared, "shared_by": len(left)},
+            before.seconds + answer.seconds,
+            max((one for one in (peak, before.peak_bytes) if one is not None), default=None),
+        )
+    return outcomes
+
+
+def question_of(workshop: "Workshop", cell: Cell) -> Question:
+    """What is asked of the cell's decomposition."""
+    cell = workshop.settled(cell)
+    site, dataset = workshop.site(cell.site), workshop.dataset(cell.site)
+    decomposition = workshop.decomposition(cell)
+    leader = workshop.decomposition(cell.leader) if cell.leader else None
+    source = partial(workshop.source, cell.site, cell.token_seed)
+
+    def again() -> rerun.Rerun:
+        seed = cell.init_seed + 1
+        return rerun.decomposed_again(cell.method.built, decomposition, leader, source, site.weight, seed=seed)
+
+    subject = Subject(site, cell.method.built, decomposition, len(dataset.classes), again)
+    names = [name for name, _ in cell.metrics]
+    classes = dict.fromkeys(workshop.registry.find("metrics", name).load() for name in names)
+    return Question(subject, list(classes), names)
+
+
+def notes_of(workshop: "Workshop", cell: Cell, subject: Subject) -> dict[str, float | int | str | bool]:
+    """What the method noted, what it claims, and where all of it comes from."""
+    return {
+        **subject.found.notes,
+        **{f"claims_{name}": value for name, value in vars(subject.method.properties).items()},
+        "dataset_fingerprint": workshop.dataset(cell.site).fingerprint,
+        "backbone_fingerprint": subject.site.backbone.fingerprint,
+        **workshop.origin(workshop.settled(cell)),
+    }

@@ -1,0 +1,126 @@
+"""What comes of the tasks of a run, as records: those of one cell, or of one variant of a sweep, in one go."""
+
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.cells import Cell, Suite
+from bench.lanes import Failure, Task, one_line
+from bench.measuring import Measurement, Skipped
+from bench.progress import Display
+from bench.provenance import now, provenance
+from bench.sweeps import Trial, sweep_id, trial_ids, variant_cell
+from metrics.catalogue import Value
+from results.ledger import Ledger
+from results.records import COMPLETE, FAILED, SKIPPED, STATUS, Record
+
+
+@dataclass(frozen=True)
+class Recorder:
+    """Turns what comes back from the lanes into records, and shows it.
+
+    Attributes:
+        suite: Whose cells they are.
+        ledger: Where the records go.
+        display: Where progress goes.
+        complete: The cells and trials of which the ledger has whole records already.
+    """
+
+    suite: Suite
+    ledger: Ledger
+    display: Display
+    complete: frozenset[str] = frozenset()
+
+    def progressed(self, task: Task, what: str, done: int, total: int) -> None:
+        """A running task says how far it is."""
+        self.display.progressed(task, what, done, total)
+
+    def said(self, text: str) -> None:
+        """A running task has a line for people."""
+        self.display.said(text)
+
+    def finished(self, task: Task, outcome: Any) -> None:
+        """A cell that is over leaves its records, a failed one its reason."""
+        if task.payload[0] == "evaluate":
+            for cell in task.payload[1]:
+                own = outcome if isinstance(outcome, Failure) else outcome[cell.id]
+                try:
+                    rows = self.records(cell, own)
+                except ValueError as error:  # what came back is no record: a note that is not finite, say
+                    rows = self.records(cell, Failure(one_line(error), traceback.format_exc()))
+                self.ledger.append_cell(rows)
+        elif task.payload[0] == "sweep" and not isinstance(outcome, Skipped):
+            for group in self.sweep_records(task.payload[1], outcome):
+                if group[0].cell not in self.complete:
+                    self.ledger.append_cell(group)
+        self.display.finished(task, outcome)
+
+    def divided(self, task: Task, reason: str) -> None:
+        """A task failed, and its parts are done in its place."""
+        self.display.divided(task, reason)
+
+    def waited(self) -> None:
+        """A second has gone by."""
+        self.display.waited()
+
+    def records(self, cell: Cell, outcome: Measurement | Skipped | Failure) -> list[Record]:
+        """The rows of one cell: its values, then the row that closes it."""
+        shared = self.shared(cell, cell.id)
+        if isinstance(outcome, Failure):
+            shared |= {"text": FAILED, "reason": outcome.reason, "traceback": outcome.traceback}
+            return [Record(kind="cell", metric=STATUS, **shared)]
+        if isinstance(outcome, Skipped):
+            return [Record(kind="cell", metric=STATUS, text=SKIPPED, reason=outcome.reason, **shared)]
+        shared |= {"options": dict(outcome.options), "notes": dict(outcome.notes)}
+        shared |= {"seconds": outcome.seconds, "peak_bytes": outcome.peak_bytes}
+        values = [
+            Record(kind="value", metric=row.name, unit=row.unit, **vars(outcome.values[row.name]), **shared)
+            for row in self.suite.metrics
+        ]
+        return [*values, Record(kind="cell", metric=STATUS, text=COMPLETE, **shared)]
+
+    def sweep_records(self, cell: Cell, outcome: list[Trial] | Failure) -> list[list[Record]]:
+        """For each variant of a sweep its rows: what eq. 9 looks at, its score, and the row that closes them."""
+        groups = []
+        n = len(cell.method.variants)
+        trials: Sequence[Trial | Failure] = [outcome] * n if isinstance(outcome, Failure) else outcome
+        for identity, variant, trial in zip(trial_ids(cell), cell.method.variants, trials, strict=True):
+            shared = self.shared(variant_cell(cell, variant), identity) | {"notes": {"sweep": sweep_id(cell)}}
+            if isinstance(trial, Failure) or trial.reason is not None:
+                trace = trial.traceback if isinstance(trial, Failure) else None
+                shared |= {"text": FAILED, "reason": trial.reason, "traceback": trace}
+                groups.append([Record(kind="cell", metric=STATUS, **shared)])
+                continue
+            shared["notes"] |= {"is_chosen": trial.is_chosen}
+            numbers = {
+                "sweep_error": ("squared activation", trial.error),
+                "sweep_l0": ("atoms a token", trial.l0),
+                "sweep_score": ("1", trial.score),
+            }
+            values = [
+                Record(kind="value", metric=name, unit=unit, **vars(Value.exact(number, n=trial.n_tokens)), **shared)
+                for name, (unit, number) in numbers.items()
+                if number is not None
+            ]
+            groups.append([*values, Record(kind="cell", metric=STATUS, text=COMPLETE, **shared)])
+        return groups
+
+    def shared(self, cell: Cell, identity: str) -> dict[str, Any]:
+        """What all rows of one group have in common."""
+        return {
+            "suite": self.suite.name,
+            "cell": identity,
+            "site": cell.site.label,
+            "dataset": cell.site.dataset.entry.name,
+            "backbone": cell.site.backbone.entry.name,
+            "module": cell.site.module,
+            "method": cell.method.entry.name,
+            "label": cell.label,
+            "token_seed": cell.token_seed,
+            "init_seed": cell.init_seed,
+            "options": dict(cell.method.options),
+            "site_options": cell.site.options,
+            "time": now(),
+            **provenance(),
+        }

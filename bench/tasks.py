@@ -1,0 +1,79 @@
+"""The tasks of a run and what they wait for: backbones, activations, sweeps, decompositions, evaluations.
+
+Cells are decomposed one by one. Those of one site under one pair of seeds are then evaluated together, so that the
+backbone runs once for all methods; where that fails as a whole, each is evaluated by itself.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from bench.cache import digest
+from bench.cells import Cell, SiteSpec
+from bench.lanes import Task
+from bench.sweeps import sweep_id
+
+
+def tasks_for(cells: Sequence[Cell]) -> list[Task]:
+    """The tasks of these cells, in the order in which they are begun where nothing has to wait."""
+    backbones: dict[str, Task] = {}
+    tokens: dict[str, Task] = {}
+    sweeps: dict[str, Task] = {}
+    finding: list[Task] = []
+    for cell in cells:
+        first = backbone_task(cell.site)
+        backbones.setdefault(first.id, first)
+        if cell.site.encoder is not None:
+            other = backbone_task(replace(cell.site, backbone=cell.site.encoder, encoder=None))
+            backbones.setdefault(other.id, other)
+        second = Task(
+            activations_task(cell, cell.token_seed),
+            f"{cell.site.label}: activations of token seed {cell.token_seed}",
+            ("activations", cell.site, cell.token_seed),
+            needs=(first.id,),
+        )
+        tokens.setdefault(second.id, second)
+        needs = (first.id, second.id, *((cell.leader.id,) if cell.leader else ()))
+        if cell.selected_at is not None:
+            third = Task(
+                f"sweep {sweep_id(cell)}",
+                f"{cell.site.label}/{cell.label}: sweep of {len(cell.method.variants)}",
+                ("sweep", cell, 0),
+                needs=(first.id, activations_task(cell, cell.selected_at[0])),
+            )
+            sweeps.setdefault(third.id, third)
+            needs += (third.id,)
+        finding.append(Task(cell.id, cell.name, ("find", cell, 0), needs))
+    return [*backbones.values(), *tokens.values(), *sweeps.values(), *finding, *evaluations(cells)]
+
+
+def backbone_task(site: SiteSpec) -> Task:
+    """The task that trains or loads the site's backbone."""
+    key = digest({**site.backbone.identity, "dataset": site.dataset.identity})
+    return Task(f"backbone {key}", f"{site.label}: backbone", ("backbone", site, 0))
+
+
+def activations_task(cell: Cell, token_seed: int) -> str:
+    """Identifies the task that extracts the cell's activations."""
+    return f"activations {digest(cell.site.identity)} {token_seed}"
+
+
+def evaluations(cells: Sequence[Cell]) -> list[Task]:
+    """The evaluations: one for each site and pair of seeds."""
+    groups: dict[tuple[str, int, int], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((digest(cell.site.identity), cell.token_seed, cell.init_seed), []).append(cell)
+    return [evaluation_of(group) for group in groups.values()]
+
+
+def evaluation_of(cells: Sequence[Cell]) -> Task:
+    """The task that evaluates these cells, all of one site."""
+    first = cells[0]
+    methods = first.label if len(cells) == 1 else f"{len(cells)} methods"
+    return Task(
+        f"evaluation {digest({'cells': [cell.id for cell in cells]})}",
+        f"{first.site.label}: evaluation of {methods} (t{first.token_seed}/i{first.init_seed})",
+        ("evaluate", tuple(cells), 0),
+        after=tuple(cell.id for cell in cells),
+        parts=tuple(evaluation_of([cell]) for cell in cells) if len(cells) > 1 else (),
+        is_alone=first.runs_alone,
+    )
