@@ -19,69 +19,21 @@ from bench.backbones import Report
 from bench.cache import Cache, Looking, NotCachedError
 from bench.cells import Cell, SiteSpec
 from bench.evaluation import Question
+from bench.findings import Chunk, Findings, Hurried
 from bench.lanes import Came, Task, one_line
 from bench.rehearsal import Place, RehearsalImages, RehearsalSource, RehearsalStream
 from bench.replay import Replay
 from bench.rerun import Rerun
 from bench.spool import Spool
 from bench.stages import StartWorkshop, Workshop
-from bench.stopwatch import PATIENCE_SECONDS, Clock, PhaseBegin, Stopwatch, later, timed
+from bench.stopwatch import PATIENCE_SECONDS, Clock, Stopwatch, later, timed
 from bench.subject import Subject
-from methods.protocol import ActivationSource, Decomposition, Follower
+from methods.protocol import ActivationSource, Decomposition, Follower, HasDictionary
 
 BACKBONE_PATIENCE_SECONDS = 1.2
 """How long the training of a backbone is looked at: one stands before everything, and takes long."""
 HURRIED_TOKENS = (256, 1024, 4096)
 """Tokens in which a method is to find something; the next number where it cannot in so few, at last all."""
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Tasks of one site that are rehearsed in one lane: what they share is made once.
-
-    Attributes:
-        site: Their site.
-        groups: Tasks of equal work beside each other.
-    """
-
-    site: SiteSpec
-    groups: tuple[tuple[Task, ...], ...]
-
-
-@dataclass(frozen=True)
-class Findings:
-    """What came of a chunk.
-
-    Attributes:
-        seconds: What each task will take, by its id.
-        reasons: Why there is no such number.
-        measuring: What the evaluation of each cell will take, by its id, apart from what it shares.
-        sharing_seconds: What all evaluations at the site share: the backbone's pass.
-        starting_seconds: What starting the lane took.
-        loading_seconds: What loading the data set took.
-    """
-
-    seconds: dict[str, float]
-    reasons: dict[str, str]
-    measuring: dict[str, float]
-    sharing_seconds: float
-    starting_seconds: float
-    loading_seconds: float
-
-
-@dataclass(frozen=True)
-class Hurried:
-    """What a method finds in few tokens, and how it went.
-
-    Attributes:
-        found: What it found.
-        phases: What it reported, and its end.
-        scales: For totals that stand for few tokens or images, how many times as large they are in full.
-    """
-
-    found: Decomposition
-    phases: list[PhaseBegin]
-    scales: dict[int, float]
 
 
 class Calibrator:

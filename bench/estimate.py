@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.cache import digest
-from bench.calibration import Chunk, Findings, StartCalibrator
+from bench.calibration import StartCalibrator
 from bench.cells import Cell, SiteSpec
+from bench.findings import Chunk, Findings
 from bench.lanes import Failure, Task, Waiting, run_tasks, threads_of_a_lane
-from bench.runner import tasks_for
 from bench.stopwatch import Clock
+from bench.tasks import tasks_for
 
 BUSY_SHARE = 0.5
 """Load of the machine before it is calibrated, a core, from which on it is called busy."""
@@ -145,16 +146,16 @@ def add_evaluation(
     seconds: dict[str, float],
     reasons: dict[str, str],
 ) -> None:
-    """What an evaluation of several cells will take: what they share, and each one's own."""
+    """What an evaluation of several cells will take: what they share, and each one's own where that is known."""
     cells: Sequence[Cell] = task.payload[1]
     own = {key: value for _, outcome in found for key, value in outcome.measuring.items()}
-    lacking = [cell for cell in cells if cell.id not in own]
-    if lacking:
-        reasons[task.id] = reasons.get(lacking[0].id, f"{lacking[0].name} was not rehearsed")
+    known = [own[cell.id] for cell in cells if cell.id in own]
+    if not known:
+        reasons[task.id] = reasons.get(cells[0].id, "none of its decompositions was rehearsed")
         return
     site = digest(cells[0].site.identity)
     sharing = max(outcome.sharing_seconds for identity, outcome in found if digest(identity) == site)
-    seconds[task.id] = sharing + sum(own[cell.id] for cell in cells)
+    seconds[task.id] = sharing + sum(known)
 
 
 def chunks_of(tasks: Sequence[Task], n_lanes: int) -> list[Task]:

@@ -7,9 +7,10 @@ no name, so that nothing is left of it whatever happens.
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import IO
 
 import numpy as np
 import torch
@@ -30,8 +31,8 @@ class Spool:
     def __init__(self, folder: Path | None = None) -> None:
         self.is_whole = True
         self.batches: list[tuple[Int[Tensor, " images"], torch.Size, torch.dtype, torch.device]] = []
-        file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
-        self.file: IO[bytes] = file  # closed in __exit__
+        # Unbuffered, so that what the disk does not take is known at once; closed in __exit__.
+        self.file: FileIO = tempfile.TemporaryFile(dir=folder, buffering=0)  # type: ignore[assignment]  # noqa: SIM115
 
     def __enter__(self) -> "Spool":
         return self
@@ -46,11 +47,14 @@ class Spool:
         if not self.is_whole:
             return
         try:
-            outputs.contiguous().view(torch.uint8).cpu().numpy().tofile(self.file)
+            raw = memoryview(outputs.contiguous().flatten().view(torch.uint8).cpu().numpy())
+            while raw:  # the system may take less than it is given
+                raw = raw[self.file.write(raw) :]
         except OSError:
             self.is_whole = False
             self.batches = []
-            self.file.truncate(0)
+            with suppress(OSError):
+                self.file.truncate(0)
             return
         self.batches.append((images, outputs.shape, outputs.dtype, outputs.device))
 
@@ -58,5 +62,11 @@ class Spool:
         """Every batch, in the order in which they came."""
         self.file.seek(0)
         for images, shape, dtype, device in self.batches:
-            raw = np.fromfile(self.file, np.uint8, count=shape.numel() * dtype.itemsize)
+            raw = np.empty(shape.numel() * dtype.itemsize, np.uint8)
+            left = memoryview(raw)
+            while left:
+                n_read = self.file.readinto(left)
+                if not n_read:
+                    raise OSError(f"a file of {len(self.batches)} batches ended within one of them")
+                left = left[n_read:]
             yield images, torch.from_numpy(raw).view(dtype).view(shape).to(device)

@@ -25,12 +25,8 @@ SUITE_KEYS = {
     "description": str,
     **dict.fromkeys(("token_seeds", "init_seeds", "metrics", "tables", "sites", "methods"), list),
 }
-SITE_KEYS = {
-    "label": str,
-    **dict.fromkeys(("dataset", "backbone", "encoder"), (str, dict)),
-    "module": str,
-    "tokens_per_image": int,
-}
+SITE_KEYS: dict[str, Any] = {"label": str, "module": str, "tokens_per_image": int}
+SITE_KEYS |= dict.fromkeys(("dataset", "backbone", "encoder"), (str, dict))
 METHOD_KEYS = ("name", "label", "at", "sweep")
 NEEDED = {
     "dataset": ("version", "load"),

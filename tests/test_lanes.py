@@ -11,14 +11,16 @@ import pytest
 
 from bench.backbones import Report
 from bench.cache import StorageError
-from bench.lanes import Failure, Lane, Task, run_tasks
+from bench.lanes import Came, Failure, Lane, Task, run_tasks
 
 
-def start(report: Report, say: Callable[[str], None]) -> Callable[[Any], Any]:
+def start(report: Report, say: Callable[[str], None]) -> Callable[[Any, Came], Any]:
     """A worker that does what its payload says."""
 
-    def work(payload: Any) -> Any:
+    def work(payload: Any, came: Came) -> Any:
         what, *rest = payload
+        if what == "listen":
+            return dict(came)
         if what == "fail":
             raise RuntimeError(f"no {rest[0]}\nsecond line")
         if what == "die":
@@ -44,6 +46,10 @@ class Notes:
         self.steps: list[tuple[str, str, int, int]] = []
         self.lines: list[str] = []
         self.n_waits = 0
+        self.divisions: dict[str, str] = {}
+
+    def divided(self, task: Task, reason: str) -> None:
+        self.divisions[task.id] = reason
 
     def progressed(self, task: Task, what: str, done: int, total: int) -> None:
         self.steps.append((task.id, what, done, total))
@@ -90,6 +96,51 @@ def test_a_process_that_dies_is_the_failure_of_its_task_alone() -> None:
     assert (notes.outcomes["b"], notes.outcomes["d"]) == ("ok", "ok")
 
 
+@pytest.mark.parametrize("n_lanes", [0, 2])
+def test_a_task_behind_others_is_told_what_came_of_them_good_or_bad(n_lanes: int) -> None:
+    notes = Notes()
+    last = Task("z", "task z", ("listen",), after=("a", "b", "not in the list"))
+    run_tasks([last, task("a", "fail"), task("b", "talk")], n_lanes, start, notes)
+    came = notes.outcomes["z"]
+    assert list(notes.outcomes)[-1] == "z"
+    assert came["b"] == "talk"
+    assert came["a"].reason == "RuntimeError: no a"
+    assert set(came) == {"a", "b"}
+
+
+@pytest.mark.parametrize(("n_lanes", "what"), [(0, "fail"), (1, "die"), (2, "die")])
+def test_where_a_task_fails_its_parts_are_done_in_its_place(n_lanes: int, what: str) -> None:
+    notes = Notes()
+    parts = (Task("p", "part p", ("listen",), after=("a",)), task("q", what), task("r", "ok"))
+    whole = Task("w", "the whole", (what, "w"), after=("a",), parts=parts)
+    run_tasks([task("a", "ok"), whole, task("b", "ok", "w")], n_lanes, start, notes)
+    assert set(notes.outcomes) == {"a", "b", "p", "q", "r"}
+    assert notes.outcomes["p"] == {"a": "ok"}
+    assert isinstance(notes.outcomes["q"], Failure)
+    assert (notes.outcomes["r"], notes.outcomes["b"]) == ("ok", "ok")
+    assert list(notes.divisions) == ["w"]
+    whole_that_works = Task("v", "another", ("ok", "v"), parts=parts)
+    run_tasks([whole_that_works], n_lanes, start, again := Notes())
+    assert again.outcomes == {"v": "ok"}
+
+
+def test_a_task_that_is_alone_runs_when_nothing_else_does() -> None:
+    class Times(Notes):
+        def __init__(self) -> None:
+            super().__init__()
+            self.ends: dict[str, float] = {}
+
+        def finished(self, task: Task, outcome: Any) -> None:
+            super().finished(task, outcome)
+            self.ends[task.id] = time.monotonic()
+
+    notes = Times()
+    alone = Task("alone", "alone", ("sleep", "alone"), is_alone=True)
+    run_tasks([alone, task("a", "sleep"), task("b", "ok", "a"), task("c", "sleep")], 2, start, notes)
+    assert list(notes.outcomes)[-1] == "alone"
+    assert notes.ends["alone"] - max(notes.ends[one] for one in "abc") >= 2.4
+
+
 @pytest.mark.parametrize("n_lanes", [0, 1])
 def test_a_full_disk_ends_everything(n_lanes: int) -> None:
     notes = Notes()
@@ -102,11 +153,11 @@ def test_a_process_that_died_while_idle_is_noticed() -> None:
     lane = Lane(start)
     lane.process.kill()
     lane.process.join()
-    lane.give(task("a", "ok"))
+    lane.give(task("a", "ok"), {})
     kind, outcome = lane.receive()
     assert kind == "done"
     assert "the worker process died (SIGKILL)" in outcome.reason
-    lane.give(task("b", "ok"))
+    lane.give(task("b", "ok"), {})
     assert lane.receive() == ("done", "ok")
     lane.close()
 

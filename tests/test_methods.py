@@ -15,10 +15,12 @@ from torch import Tensor
 from bench import UsageError, contract
 from bench.activations import TensorSource
 from bench.backbones import Backbone as BackboneNetwork
+from bench.batches import Batch, SiteBatch
 from bench.contract import CHECKS, Outcome, check, checked
-from bench.evaluation import Batch
+from bench.datasets import InMemory
 from bench.planted import planted
 from bench.registry import Registry
+from bench.replay import Replay
 from bench.sites import Site
 from bench.subject import Subject
 from methods import artifacts, controls
@@ -266,7 +268,8 @@ def batch_of(method: Backbone) -> Batch:
     site = Site(BackboneNetwork.of("any", layer, lambda images: images.float() / 255, preprocessing="x / 255"), "1")
     found = method.decompose(TensorSource(None, torch.zeros(2, 5)), seed=0)
     images = torch.arange(48, dtype=torch.uint8).reshape(4, 3, 2, 2)
-    return Batch(Subject(site, method, found, 5), torch.arange(4), images, torch.zeros(4, dtype=torch.int64))
+    split = InMemory(images, torch.zeros(4, dtype=torch.int64))
+    return Batch(Subject(site, method, found, 5), SiteBatch(Replay(site), torch.arange(4), images, split))
 
 
 @torch.inference_mode()
@@ -308,11 +311,11 @@ def test_a_run_refuses_what_is_not_finite(number: float) -> None:
 @torch.inference_mode()
 def test_what_follows_from_a_site_that_is_not_finite_is_no_fault_of_the_method() -> None:
     batch = batch_of(Backbone())
-    batch.reading.outputs[2, 0, 1] = math.nan
+    batch.shared.reading.outputs[2, 0, 1] = math.nan
     assert bool(batch.codes[2].isnan().any())
     assert bool(batch.reconstruction[[0, 1, 3]].isfinite().all())
     batch = batch_of(Overflowing(there=math.inf))
-    batch.reading.outputs[2, 0, 1] = math.nan
+    batch.shared.reading.outputs[2, 0, 1] = math.nan
     with pytest.raises(UsageError, match="gave codes that are not finite, for 3 of 4 images"):
         _ = batch.codes
 

@@ -7,8 +7,8 @@ from rich.console import Console
 
 from bench import progress
 from bench.lanes import Failure, Task
+from bench.measuring import Skipped
 from bench.progress import Display
-from bench.stages import Skipped
 from bench.sweeps import Trial
 
 TASK = Task("a", "shapes: backbone", ("backbone", None, 0))

@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.activations import TensorSource, quietly
+from bench.activations import TensorSource
 from bench.backbones import Backbone as BackboneNetwork
+from bench.batches import Batch, SiteBatch
 from bench.datasets import InMemory
-from bench.evaluation import Batch, stream
 from bench.planted import planted
+from bench.replay import Replay
 from bench.rerun import Rerun, counted_steps, decomposed_again
 from bench.sites import Site
 from bench.subject import Subject, moved
@@ -165,14 +166,19 @@ def subject_of(method: Method) -> tuple[Subject, InMemory]:
     return subject, InMemory(pixels, labels, {})
 
 
+def batch_of(subject: Subject, split: InMemory) -> Batch:
+    everything = torch.arange(len(split))
+    return Batch(subject, SiteBatch(Replay(subject.site), everything, split.images(everything), split))
+
+
 @torch.inference_mode()
 def values_of(method: Method) -> dict[str, Value]:
     """As `bench.evaluation.evaluate` has them measured."""
     subject, split = subject_of(method)
     metrics: list[Any] = [metric(subject.facts(9)) for metric in (Repeatability, Exactness)]
-    for batch in stream(subject, split, quietly, "evaluation"):
-        for metric in metrics:
-            metric.update(batch, pass_index=0)
+    batch = batch_of(subject, split)
+    for metric in metrics:
+        metric.update(batch, pass_index=0)
     return {name: value for metric in metrics for name, value in metric.compute().items()}
 
 
@@ -197,7 +203,7 @@ def test_random_directions_are_others_each_time_and_components_the_same() -> Non
 def test_float64_is_a_copy_and_leaves_the_network_alone() -> None:
     subject, split = subject_of(PCA())
     with torch.inference_mode():
-        batch = Batch(subject, torch.arange(9), split.images(slice(0, 9)), None)
+        batch = batch_of(subject, split)
         precise = batch.in_float64
         assert precise.logits.dtype == precise.reconstruction.dtype == torch.float64
         assert torch.allclose(precise.logits.float(), batch.logits, atol=1e-5)

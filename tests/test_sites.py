@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from bench import UsageError
 from bench.activations import TensorSource, extract, opened, quietly
 from bench.backbones import Backbone, prefix_of
+from bench.batches import Batch, SiteBatch
 from bench.datasets import InMemory
-from bench.evaluation import Batch
+from bench.replay import Replay
 from bench.sites import Site, find_layer, sampled_positions
 from bench.subject import Subject
 from methods.controls import Backbone as NeuronBasis
@@ -112,6 +113,11 @@ def backbone_of(module: nn.Module) -> Backbone:
     return Backbone.of("any", module, to_float, preprocessing="x / 255", prefix=prefix_of(module))
 
 
+def batch_of(subject: Subject, split: InMemory) -> Batch:
+    everything = torch.arange(len(split))
+    return Batch(subject, SiteBatch(Replay(subject.site), everything, split.images(everything), split))
+
+
 def split_of(n: int, side: int = 16) -> InMemory:
     generator = torch.Generator().manual_seed(1)
     pixels = torch.randint(256, (n, 3, side, side), generator=generator, dtype=torch.uint8)
@@ -189,7 +195,7 @@ def test_registers_are_replaced_but_not_studied() -> None:
     site = Site(backbone_of(vit(registers=2)), "blocks.0.mlp.fc2")
     subject = Subject(site, NeuronBasis(), NeuronBasis().decompose(TensorSource(None, torch.zeros(2, 12)), seed=0), 5)
     split = split_of(3)
-    batch = Batch(subject, torch.arange(3), split.images(slice(None)), split.labels)
+    batch = batch_of(subject, split)
     assert batch.codes.shape == batch.outputs.shape == (3, 5, 12)
     assert torch.equal(batch.replaced_logits, batch.logits)
 
@@ -217,7 +223,7 @@ def test_a_method_of_whole_images_sees_no_registers_and_encodes_no_more_than_it_
     method = Summing()
     subject = Subject(site, method, method.decompose(TensorSource(None, torch.zeros(2, 12)), seed=0), 5)
     split = split_of(3)
-    batch = Batch(subject, torch.arange(3), split.images(slice(None)), split.labels)
+    batch = batch_of(subject, split)
     assert torch.equal(batch.codes, batch.outputs.sum(dim=1, keepdim=True).expand_as(batch.outputs))
     assert batch.reconstruction.shape == (3, 5, 12)
     assert method.seen == seen
@@ -262,7 +268,7 @@ def test_logits_that_are_not_the_classes_are_refused() -> None:
     found = NeuronBasis().decompose(TensorSource(None, torch.zeros(2, 6)), seed=0)
     split = split_of(2)
     with pytest.raises(UsageError, match="'any' gives 5 logits; expected 7, one per class"):
-        Batch(Subject(site, NeuronBasis(), found, 7), torch.arange(2), split.images(slice(None)), split.labels)
+        _ = batch_of(Subject(site, NeuronBasis(), found, 7), split).logits
 
 
 def test_sampled_positions_are_seeded_distinct_and_never_registers() -> None:

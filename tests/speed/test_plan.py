@@ -14,11 +14,11 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.backbones import Report
 from bench.estimate import Collected, estimated
-from bench.lanes import run_tasks, threads_of_a_lane
+from bench.lanes import Came, run_tasks, threads_of_a_lane
 from bench.registry import Registry
-from bench.runner import tasks_for
 from bench.stages import StartWorkshop
 from bench.suites import load_suite
+from bench.tasks import tasks_for
 
 
 @dataclass(frozen=True)
@@ -27,15 +27,16 @@ class StartTimed(StartWorkshop):
 
     log: Path = Path()
 
-    def __call__(self, report: Report, say: Callable[[str], None]) -> Callable[[Any], Any]:
+    def __call__(self, report: Report, say: Callable[[str], None]) -> Callable[[Any, Came], Any]:
         work = super().__call__(report, say)
 
-        def timed(payload: tuple[str, Any]) -> None:
+        def timed(payload: tuple[str, Any], came: Came) -> Any:
             wall, cpu = time.perf_counter(), time.process_time()
-            work(payload[1])
+            outcome = work(payload[1], came)
             row = [payload[0], time.perf_counter() - wall, time.process_time() - cpu]
             with self.log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
+            return outcome
 
         return timed
 
