@@ -12,7 +12,6 @@ from io import FileIO
 from pathlib import Path
 from types import TracebackType
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -32,7 +31,7 @@ class Spool:
         self.is_whole = True
         self.batches: list[tuple[Int[Tensor, " images"], torch.Size, torch.dtype, torch.device]] = []
         # Unbuffered, so that what the disk does not take is known at once; closed in __exit__.
-        self.file: FileIO = tempfile.TemporaryFile(dir=folder, buffering=0)  # type: ignore[assignment]  # noqa: SIM115
+        self.file: FileIO = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
 
     def __enter__(self) -> "Spool":
         return self
@@ -47,7 +46,7 @@ class Spool:
         if not self.is_whole:
             return
         try:
-            raw = memoryview(outputs.contiguous().flatten().view(torch.uint8).cpu().numpy())
+            raw = outputs.contiguous().flatten().view(torch.uint8).cpu().numpy().data
             while raw:  # the system may take less than it is given
                 raw = raw[self.file.write(raw) :]
         except OSError:
@@ -62,11 +61,11 @@ class Spool:
         """Every batch, in the order in which they came."""
         self.file.seek(0)
         for images, shape, dtype, device in self.batches:
-            raw = np.empty(shape.numel() * dtype.itemsize, np.uint8)
+            raw = bytearray(shape.numel() * dtype.itemsize)
             left = memoryview(raw)
             while left:
                 n_read = self.file.readinto(left)
                 if not n_read:
                     raise OSError(f"a file of {len(self.batches)} batches ended within one of them")
                 left = left[n_read:]
-            yield images, torch.from_numpy(raw).view(dtype).view(shape).to(device)
+            yield images, torch.frombuffer(raw, dtype=dtype).view(shape).to(device)

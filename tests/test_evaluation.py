@@ -110,7 +110,7 @@ def test_the_rest_alone_gives_the_logits_of_the_whole_network(
             assert torch.equal(replay.logits_with(other), site.logits_with(images, other))
         assert not torch.equal(replay.logits_with(other), reading.logits)
     assert replay.is_exact
-    assert replay.read_later == read_later
+    assert set(replay.read_later or ()) == read_later
     assert "forward" not in site.module.__dict__
 
 
