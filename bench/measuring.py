@@ -90,7 +90,6 @@ def evaluated(workshop: "Workshop", cells: Sequence[Cell], came: Mapping[str, An
     if not left:
         return outcomes
     forget_peak()
-    start = time.perf_counter()
     spec = left[0].site
     site, dataset = workshop.site(spec), workshop.dataset(spec)
     questions = [question_of(workshop, cell) for cell in left]
@@ -104,7 +103,6 @@ def evaluated(workshop: "Workshop", cells: Sequence[Cell], came: Mapping[str, An
         encoder=encoder,
         folder=workshop.cache.root,
     )
-    shared = time.perf_counter() - start - sum(answer.seconds for answer in answers)
     peak = peak_bytes()
     for cell, question, answer in zip(left, questions, answers, strict=True):
         if answer.values is None:
@@ -114,7 +112,7 @@ def evaluated(workshop: "Workshop", cells: Sequence[Cell], came: Mapping[str, An
         outcomes[cell.id] = Measurement(
             answer.values,
             workshop.settled(cell).method.options,
-            notes_of(workshop, cell, question.subject) | {"shared_seconds": shared, "shared_by": len(left)},
+            notes_of(workshop, cell, question.subject),
             before.seconds + answer.seconds,
             max((one for one in (peak, before.peak_bytes) if one is not None), default=None),
         )
