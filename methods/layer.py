@@ -7,9 +7,9 @@ It is put in the layer's place and holds it. There are two ways to give the outp
 - "sum": the outputs are the sums of the parts, as in the paper. Equal up to rounding, which is what the bench
   measures when it asks whether a decomposition is lossless.
 
-The weights of parts are never stored. They are a mask times the kernel, made when somebody asks in about the time of
-the codes of 500 tokens (a batch of 256 images of DINOv2 has 65,792 or more). So a layer that nobody asks holds a bit
-per part and weight, and a byte per weight of the kernel; and casting the kernel casts its parts, unrounded.
+The weights of parts are never stored. They are a mask times the kernel, made when somebody asks, in a small part of
+the time that the codes of a batch take. So a layer that nobody asks holds a bit per part and weight, and a byte per
+weight of the kernel; and casting the kernel casts its parts, unrounded.
 """
 
 from collections.abc import Callable, Iterator, Sequence

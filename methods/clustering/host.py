@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from methods.clustering.compiled import compiled
+from methods.clustering.dense import one_blas_thread
 from methods.clustering.distances import squared_distances
 from methods.clustering.machines import Lists
 
@@ -44,7 +44,7 @@ class Host:
         before = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            with threadpool_limits(1, "blas"), self.pool:
+            with one_blas_thread(), self.pool:
                 yield
         finally:
             torch.set_num_threads(before)
