@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from references import matched_cosine, number
 from torch import Tensor
 
-from metrics import similarity as module
+from metrics import matching as module
 from metrics.similarity import Dictionary, similarity
 
 

@@ -37,8 +37,8 @@ class Trained(Backbone):
             optimizer.step()
         return Decomposition(n_atoms=3, tensors={"dictionary": weight.detach()})
 
-    def dictionary(self, decomposition: Decomposition, weight: Tensor) -> Tensor:
-        return decomposition.tensors["dictionary"]
+    def dictionaries(self, decomposition: Decomposition, weight: Tensor) -> dict[str, Tensor]:
+        return {"output": decomposition.tensors["dictionary"]}
 
 
 @dataclasses.dataclass(frozen=True)
