@@ -155,6 +155,9 @@ def matched(a: Float[Tensor, "atoms_a width"], b: Float[Tensor, "atoms_b width"]
     return pairs.clamp(-1, 1).cpu().numpy() - left_over
 
 
+UNTRAINED = "no dictionary from before training: nothing is trained here, or the method has no `start`"
+
+
 class Stability:
     """`stability`, `stability_input`, `stability_start` and `stability_gain`, over runs with different init seeds.
 
@@ -177,7 +180,7 @@ class Stability:
 
         Args:
             found: The dictionaries of each run, "output" and "input" as far as the method has them.
-            starts: The same before the first training step; None for methods that train nothing.
+            starts: The same before the first training step; None for methods without.
 
         Raises:
             ValueError: Dictionaries of one kind have rows of different widths.
@@ -186,7 +189,7 @@ class Stability:
         self._parts = {
             "stability": pooled([one.get("output") for one in found], none.format("outputs")),
             "stability_input": pooled([one.get("input") for one in found], none.format("inputs")),
-            "stability_start": Pooled("nothing is trained: there is no dictionary before the first step", [], 0)
+            "stability_start": Pooled(UNTRAINED, [], 0)
             if starts is None
             else pooled([one.get("output") for one in starts], none.format("outputs")),
         }
