@@ -10,8 +10,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from bench.cache import digest
 from bench.cells import Cell, SiteSpec
 from bench.memory import forget_peak, peak_bytes
@@ -64,7 +62,6 @@ def groups_of(cells: Iterable[Cell]) -> list[Comparison]:
     return [Comparison(group[0].site, group[0].label, tuple(group)) for group in groups.values() if len(group) > 1]
 
 
-@torch.no_grad()
 def compared(workshop: "Workshop", comparison: Comparison) -> "Measurement":
     """All values of one comparison, with the similarity of each pair of runs and their spread among the notes.
 
