@@ -23,12 +23,12 @@ from bench.findings import Chunk, Findings, Hurried
 from bench.lanes import Came, Task, one_line
 from bench.rehearsal import Place, RehearsalImages, RehearsalSource, RehearsalStream
 from bench.replay import Replay
-from bench.rerun import Rerun
+from bench.rerun import Rerun, compared_by
 from bench.spool import Spool
 from bench.stages import StartWorkshop, Workshop
 from bench.stopwatch import PATIENCE_SECONDS, Clock, Stopwatch, later, timed
 from bench.subject import Subject
-from methods.protocol import ActivationSource, Decomposition, Follower, HasDictionary
+from methods.protocol import ActivationSource, Decomposition, Follower
 
 BACKBONE_PATIENCE_SECONDS = 1.2
 """How long the training of a backbone is looked at: one stands before everything, and takes long."""
@@ -221,7 +221,7 @@ class Calibrator:
             with torch.inference_mode(False), torch.enable_grad():
                 seconds = self.decomposing(place, cell)
             watch.leave_out(seconds - (watch.clock() - begin))
-            rows = method.dictionary(found, place.site.weight) if isinstance(method, HasDictionary) else None
+            rows = compared_by(method, found, place.site.weight)
             return Rerun(rows, rows, found.unit_of_atom, 0, None)
 
         subject = Subject(place.site, method, found, len(place.dataset.classes), again)

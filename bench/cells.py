@@ -129,7 +129,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Suite:
-    """A validated suite and its cells; `tables` are those that a run of it writes, the first is printed."""
+    """A validated suite and its cells; `tables` are those that a run of it writes, the first is printed.
+
+    `compares` says whether runs are compared that differ in the init seed alone.
+    """
 
     name: str
     description: str
@@ -140,3 +143,4 @@ class Suite:
     metrics: tuple[MetricRow, ...]
     tables: tuple[str, ...]
     cells: tuple[Cell, ...]
+    compares: bool = False

@@ -20,7 +20,7 @@ from bench.case import Broken, Case, NotTried, case_of, decomposed, expect, reas
 from bench.planted import POSITIONS, cast, degenerate, planted, some, tokens_of
 from bench.subject import moved
 from methods import artifacts
-from methods.protocol import Decomposition, Explicit, HasDictionary, Swappable
+from methods.protocol import Decomposition, Explicit, HasDictionary, HasStart, Swappable
 
 
 @dataclass(frozen=True)
@@ -131,15 +131,22 @@ def losslessness_is_as_claimed(case: Case) -> None:
         expect(gap <= 1e-5 * size, f"claims to be lossless, but its layer's outputs differ by {gap:.1e} of {size:.1e}")
 
 
-def dictionary_has_its_shape(case: Case) -> None:
-    """Directions are atoms x units or atoms x d_in, finite."""
+def dictionaries_have_their_shape(case: Case) -> None:
+    """Directions are atoms x units ("output") or atoms x d_in ("input"), finite; before training as after it."""
     if not isinstance(case.method, HasDictionary):
         raise NotTried("no dictionary")
     weight = planted().read(slice(None)).needed_weight()
-    rows = case.method.dictionary(case.found, weight)
-    shapes = [(case.found.n_atoms, width) for width in weight.shape]
-    expect(tuple(rows.shape) in shapes, f"dictionary: got shape {tuple(rows.shape)}; expected one of {shapes}")
-    expect(bool(torch.isfinite(rows).all()), "dictionary: not finite; expected numbers only")
+    found = case.method.dictionaries(case.found, weight)
+    shapes = dict(zip(("output", "input"), ((case.found.n_atoms, width) for width in weight.shape), strict=True))
+    kinds = f"dictionaries: got {sorted(found)}; expected 'output', 'input' or both"
+    expect(bool(found) and found.keys() <= shapes.keys(), kinds)
+    starts = [case.method.start(case.source, seed=0)] if isinstance(case.method, HasStart) else []
+    for name, dictionaries in zip(("dictionaries", "start"), (found, *starts), strict=False):
+        expect(dictionaries.keys() == found.keys(), f"{name}: got {sorted(dictionaries)}; expected {sorted(found)}")
+        for kind, rows in dictionaries.items():
+            got, where = tuple(rows.shape), f"{name}[{kind!r}]"
+            expect(got == shapes[kind], f"{where}: got shape {got}; expected {shapes[kind]}")
+            expect(bool(torch.isfinite(rows).all()), f"{where}: not finite; expected numbers only")
 
 
 def same_elsewhere(case: Case, like: Tensor) -> None:
@@ -210,7 +217,7 @@ CHECKS: tuple[Callable[[Case], None], ...] = (
     seed_decides,
     codes_have_their_shape,
     outputs_have_their_shape,
-    dictionary_has_its_shape,
+    dictionaries_have_their_shape,
     batches_do_not_matter,
     saving_changes_nothing,
     losslessness_is_as_claimed,

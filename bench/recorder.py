@@ -7,11 +7,13 @@ from typing import Any
 
 from bench.cells import Cell, Suite
 from bench.lanes import Failure, Task, one_line
-from bench.measuring import Measurement, Skipped
+from bench.measuring import Outcome, Skipped
 from bench.progress import Display
 from bench.provenance import now, provenance
+from bench.stability import Comparison
 from bench.sweeps import Trial, sweep_id, trial_ids, variant_cell
-from metrics.catalogue import Value
+from metrics.catalogue import MetricRow, Value
+from metrics.similarity import Stability
 from results.ledger import Ledger
 from results.records import COMPLETE, FAILED, SKIPPED, STATUS, Record
 
@@ -50,6 +52,8 @@ class Recorder:
                 except ValueError as error:  # what came back is no record: a note that is not finite, say
                     rows = self.records(cell, Failure(one_line(error), traceback.format_exc()))
                 self.ledger.append_cell(rows)
+        elif task.payload[0] == "compare":
+            self.ledger.append_cell(self.comparison_records(task.payload[1], outcome))
         elif task.payload[0] == "sweep" and not isinstance(outcome, Skipped):
             for group in self.sweep_records(task.payload[1], outcome):
                 if group[0].cell not in self.complete:
@@ -64,21 +68,13 @@ class Recorder:
         """A second has gone by."""
         self.display.waited()
 
-    def records(self, cell: Cell, outcome: Measurement | Skipped | Failure) -> list[Record]:
+    def records(self, cell: Cell, outcome: Outcome) -> list[Record]:
         """The rows of one cell: its values, then the row that closes it."""
-        shared = self.shared(cell, cell.id)
-        if isinstance(outcome, Failure):
-            shared |= {"text": FAILED, "reason": outcome.reason, "traceback": outcome.traceback}
-            return [Record(kind="cell", metric=STATUS, **shared)]
-        if isinstance(outcome, Skipped):
-            return [Record(kind="cell", metric=STATUS, text=SKIPPED, reason=outcome.reason, **shared)]
-        shared |= {"options": dict(outcome.options), "notes": dict(outcome.notes)}
-        shared |= {"seconds": outcome.seconds, "peak_bytes": outcome.peak_bytes}
-        values = [
-            Record(kind="value", metric=row.name, unit=row.unit, **vars(outcome.values[row.name]), **shared)
-            for row in self.suite.metrics
-        ]
-        return [*values, Record(kind="cell", metric=STATUS, text=COMPLETE, **shared)]
+        return rows_of(self.shared(cell, cell.id), self.suite.metrics, outcome)
+
+    def comparison_records(self, comparison: Comparison, outcome: Outcome) -> list[Record]:
+        """The rows of one comparison; its init seeds are all of its cells', and the first stands in the records."""
+        return rows_of(self.shared(comparison.cells[0], comparison.id), Stability.rows, outcome)
 
     def sweep_records(self, cell: Cell, outcome: list[Trial] | Failure) -> list[list[Record]]:
         """For each variant of a sweep its rows: what eq. 9 looks at, its score, and the row that closes them."""
@@ -124,3 +120,19 @@ class Recorder:
             "time": now(),
             **provenance(),
         }
+
+
+def rows_of(shared: dict[str, Any], metrics: Sequence[MetricRow], outcome: Outcome) -> list[Record]:
+    """The values of one group of records, then the row that closes it."""
+    if isinstance(outcome, Failure):
+        shared |= {"text": FAILED, "reason": outcome.reason, "traceback": outcome.traceback}
+        return [Record(kind="cell", metric=STATUS, **shared)]
+    if isinstance(outcome, Skipped):
+        return [Record(kind="cell", metric=STATUS, text=SKIPPED, reason=outcome.reason, **shared)]
+    shared |= {"options": dict(outcome.options), "notes": dict(outcome.notes)}
+    shared |= {"seconds": outcome.seconds, "peak_bytes": outcome.peak_bytes}
+    values = [
+        Record(kind="value", metric=row.name, unit=row.unit, **vars(outcome.values[row.name]), **shared)
+        for row in metrics
+    ]
+    return [*values, Record(kind="cell", metric=STATUS, text=COMPLETE, **shared)]

@@ -71,14 +71,28 @@ def decomposed_again(
             needs_labels = one_line(error)
     with counted_steps() as steps:
         second = decomposed(method.reads)
-    rows = [method.dictionary(one, weight) for one in (found, second)] if isinstance(method, HasDictionary) else None
     return Rerun(
-        dictionary=rows[0] if rows else None,
-        dictionary_again=rows[1] if rows else None,
+        dictionary=compared_by(method, found, weight),
+        dictionary_again=compared_by(method, second, weight),
         unit_of_atom_again=second.unit_of_atom,
         gradient_steps=len(steps),
         needs_labels=needs_labels,
     )
+
+
+def compared_by(
+    method: Method, found: Decomposition, weight: Float[Tensor, "units d_in"]
+) -> Float[Tensor, "atoms width"] | None:
+    """The dictionary that two runs are compared by; None for methods without one.
+
+    For methods that split units the "input" one, as far as they have it: their "output" ones say nothing but which
+    unit an atom is of. For the others the "output" one.
+    """
+    if not isinstance(method, HasDictionary):
+        return None
+    dictionaries = method.dictionaries(found, weight)
+    order = ("output", "input") if found.unit_of_atom is None else ("input", "output")
+    return next((dictionaries[kind] for kind in order if kind in dictionaries), None)
 
 
 @contextmanager

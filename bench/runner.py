@@ -16,9 +16,11 @@ from bench.lanes import run_tasks
 from bench.progress import Display
 from bench.recorder import Recorder
 from bench.registry import unknown
+from bench.stability import Comparison, groups_of
 from bench.stages import StartWorkshop
 from bench.sweeps import sweep_id, trial_ids
 from bench.tasks import tasks_for
+from metrics.catalogue import ROWS
 from results.ledger import Ledger
 from results.records import COMPLETE, SKIPPED
 
@@ -75,6 +77,14 @@ def plan_of(suite: Suite) -> dict[str, Any]:
         "metrics": [row.name for row in suite.metrics],
         "tables": list(suite.tables),
         "sweeps": sweeps_of(suite.cells),
+        "comparisons": [
+            {"site": one.site.label, "label": one.label, "id": one.id} for one in comparisons_of(suite, suite.cells)
+        ],
+        "plugin_metrics": [
+            {"name": row.name, "unit": row.unit, "direction": row.direction}
+            for row in suite.metrics
+            if row.name not in ROWS
+        ],
         "cells": [
             {
                 "id": cell.id,
@@ -137,11 +147,15 @@ def run(
         plan = plan_of(suite) | took_before(folder)
         write_plan(folder, plan)
         complete = {key for key, group in outcomes(folder).items() if group[-1].text in (COMPLETE, SKIPPED)}
-        tasks = tasks_for([cell for cell in cells if cell.id not in complete])
+        compared = comparisons_of(suite, cells)
+        tasks = tasks_for(
+            [cell for cell in cells if cell.id not in complete], [one for one in compared if one.id not in complete]
+        )
         display = Display(len(tasks), is_quiet=is_quiet)
         if ledger.n_dropped:
             display.said(f"{ledger.path}: {ledger.n_dropped} rows of an unfinished cell were cut off; it is done again")
         whole = complete - {one for cell in suite.cells if cell.selected_at is not None for one in trial_ids(cell)}
+        whole -= {one.id for one in comparisons_of(suite, suite.cells)}
         if whole:
             n_other = len(whole - {cell.id for cell in suite.cells})
             kept = f"; {n_other} more in this folder belong to no cell of this command" if n_other else ""
@@ -153,4 +167,10 @@ def run(
             took = {"seconds": time.perf_counter() - begin, "tasks": len(tasks), "workers": n_lanes}
             write_plan(folder, plan | {"took": took})
     groups = outcomes(folder)
-    return {cell.name: str(groups[cell.id][-1].text) for cell in cells}
+    names = {one.id: one.name for one in [*cells, *compared]}
+    return {name: str(groups[key][-1].text) for key, name in names.items()}
+
+
+def comparisons_of(suite: Suite, cells: Sequence[Cell]) -> list[Comparison]:
+    """What of these cells is compared: nothing in a suite that is not about all init seeds."""
+    return groups_of(cells) if suite.compares else []

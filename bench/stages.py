@@ -13,12 +13,12 @@ from typing import Any, ClassVar
 import torch
 from safetensors import torch as safetensors
 
-from bench import UsageError, activations, measuring, sweeps
+from bench import UsageError, activations, measuring, stability, sweeps
 from bench.backbones import Backbone, Report
 from bench.cache import Cache, read_manifest
 from bench.cells import Cell, SiteSpec
 from bench.datasets import Dataset
-from bench.lanes import Came
+from bench.lanes import Came, Failure
 from bench.measuring import Skipped
 from bench.provenance import provenance
 from bench.registry import Registry
@@ -193,8 +193,8 @@ class Workshop:
     def perform(self, payload: tuple[str, Any, int], came: Came) -> Any:
         """Do one task of a run.
 
-        It is ("backbone", site, 0), ("activations", site, token seed), ("sweep", cell, 0), ("find", cell, 0) or
-        ("evaluate", cells, 0), where `came` is what came of finding each.
+        It is ("backbone", site, 0), ("activations", site, token seed), ("sweep", cell, 0), ("find", cell, 0),
+        ("compare", comparison, 0) or ("evaluate", cells, 0); for the last two, `came` is what came of finding each.
         """
         kind, subject, token_seed = payload
         if kind == "backbone":
@@ -207,6 +207,9 @@ class Workshop:
             return measuring.evaluated(self, subject, came)
         if kind == "find":
             return measuring.found(self, subject)
+        if kind == "compare":
+            bad = next((one for one in came.values() if isinstance(one, Skipped | Failure)), None)
+            return stability.compared(self, subject) if bad is None else bad
         lacking = self.lacking(subject)
         return Skipped(lacking) if lacking else sweeps.trials_of(self, subject)
 

@@ -108,7 +108,7 @@ class Subject:
         """The atoms as directions; none where the method gives none."""
         if not isinstance(self.method, HasDictionary):
             return {}
-        return {"output": self.method.dictionary(self.decomposition, self.site.weight)}
+        return self.method.dictionaries(self.decomposition, self.site.weight)
 
     def timings(self) -> Mapping[str, Timing]:
         """What the network takes as it is and with the method in it."""

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from bench import UsageError
+from bench.asked import compares, found, parse_metrics, parse_tables
 from bench.cells import Cell, Component, SiteSpec, Suite
 from bench.lanes import one_line
 from bench.options import Problems, built, checked_keys
@@ -18,8 +19,6 @@ from bench.registry import Entry, Registry, suite_path, unknown
 from bench.sites import find_layer
 from bench.sweeps import combinations
 from methods.protocol import Explicit, Follower
-from metrics.catalogue import ROWS, MetricRow
-from results.tables import TABLES
 
 SUITE_KEYS = {
     "description": str,
@@ -63,6 +62,8 @@ def parse(name: str, raw: Mapping[str, Any], registry: Registry, problems: Probl
     token_seeds = seeds(raw, "token_seeds", problems)
     init_seeds = seeds(raw, "init_seeds", problems)
     metrics = parse_metrics(raw, registry, problems)
+    is_compared = compares(raw, len(init_seeds), [row for _, row in metrics], problems)
+    metrics = [(entry, row) for entry, row in metrics if "init_seeds" not in row.needs]
     asked = parse_tables(raw, problems)
     for key in ("sites", "methods"):
         if not raw.get(key):
@@ -97,39 +98,8 @@ def parse(name: str, raw: Mapping[str, Any], registry: Registry, problems: Probl
         metrics=tuple(row for _, row in metrics),
         tables=asked,
         cells=tuple(cells),
+        compares=is_compared,
     )
-
-
-def parse_metrics(raw: Mapping[str, Any], registry: Registry, problems: Problems) -> list[tuple[Entry, MetricRow]]:
-    """The metrics asked for, where none are all that are measured by default, each with its catalogue row."""
-    asked = raw.get("metrics", list(registry.tables["metrics"]))
-    if not isinstance(asked, list):
-        return []
-    if not asked or len(set(map(str, asked))) < len(asked):
-        problems.add(f"metrics: got {asked!r}; expected distinct names, at least one; leave it out for the usual ones")
-    entries = [found(registry, "metrics", str(name), "metrics", problems) for name in asked]
-    rows = []
-    for entry in (entry for entry in entries if entry):
-        known = [ROWS[entry.name]] if entry.name in ROWS else list(entry.load().rows)
-        row = next((row for row in known if row.name == entry.name), None)
-        if row is None:
-            problems.add(f"metrics: {entry.name!r} of {entry.owner} has no row of that name; expected one; add it")
-        elif row.by_default or "metrics" in raw:
-            rows.append((entry, row))
-    return rows
-
-
-def parse_tables(raw: Mapping[str, Any], problems: Problems) -> tuple[str, ...]:
-    """The tables that a run writes; the leaderboard where none are named."""
-    asked = raw.get("tables", ["leaderboard"])
-    if not isinstance(asked, list):
-        return ()
-    for name in asked:
-        if name not in TABLES:
-            problems.add(f"tables: {unknown('table', str(name), TABLES, 'README')}")
-    if not asked:
-        problems.add("tables: got none; expected at least one name; leave it out for the leaderboard")
-    return tuple(map(str, asked))
 
 
 def tables(raw: Mapping[str, Any], key: str, problems: Problems) -> list[tuple[int, Mapping[str, Any]]]:
@@ -156,15 +126,6 @@ def unique(labels: Sequence[str], key: str, problems: Problems) -> None:
     """Labels name rows, so no two may be equal."""
     for label in dict.fromkeys(label for label in labels if labels.count(label) > 1):
         problems.add(f"{key}: label {label!r} is used twice; expected distinct labels; give one another `label`")
-
-
-def found(registry: Registry, kind: str, name: str, where: str, problems: Problems) -> Entry | None:
-    """The registered component of that name, or None with the problem noted."""
-    try:
-        return registry.find(kind, name)
-    except UsageError as error:
-        problems.add(f"{where}: {error}")
-        return None
 
 
 def parse_site(i: int, table: Mapping[str, Any], registry: Registry, problems: Problems) -> SiteSpec | None:

@@ -1,7 +1,8 @@
 """The tasks of a run and what they wait for: backbones, activations, sweeps, decompositions, evaluations.
 
 Cells are decomposed one by one. Those of one site under one pair of seeds are then evaluated together, so that the
-backbone runs once for all methods; where that fails as a whole, each is evaluated by itself.
+backbone runs once for all methods; where that fails as a whole, each is evaluated by itself. Runs that differ in the
+init seed alone are compared.
 """
 
 from collections.abc import Sequence
@@ -10,16 +11,18 @@ from dataclasses import replace
 from bench.cache import digest
 from bench.cells import Cell, SiteSpec
 from bench.lanes import Task
+from bench.stability import Comparison
 from bench.sweeps import sweep_id
 
 
-def tasks_for(cells: Sequence[Cell]) -> list[Task]:
-    """The tasks of these cells, in the order in which they are begun where nothing has to wait."""
+def tasks_for(cells: Sequence[Cell], comparisons: Sequence[Comparison] = ()) -> list[Task]:
+    """The tasks of these cells and comparisons, in the order in which they are begun where nothing has to wait."""
     backbones: dict[str, Task] = {}
     tokens: dict[str, Task] = {}
     sweeps: dict[str, Task] = {}
     finding: list[Task] = []
-    for cell in cells:
+    found = {cell.id for cell in cells}
+    for cell in [*cells, *(cell for one in comparisons for cell in one.cells if cell.id not in found)]:
         first = backbone_task(cell.site)
         backbones.setdefault(first.id, first)
         if cell.site.encoder is not None:
@@ -43,7 +46,11 @@ def tasks_for(cells: Sequence[Cell]) -> list[Task]:
             sweeps.setdefault(third.id, third)
             needs += (third.id,)
         finding.append(Task(cell.id, cell.name, ("find", cell, 0), needs))
-    return [*backbones.values(), *tokens.values(), *sweeps.values(), *finding, *evaluations(cells)]
+    finding = list({task.id: task for task in finding}.values())
+    comparing = [
+        Task(one.id, one.name, ("compare", one, 0), after=tuple(cell.id for cell in one.cells)) for one in comparisons
+    ]
+    return [*backbones.values(), *tokens.values(), *sweeps.values(), *finding, *comparing, *evaluations(cells)]
 
 
 def backbone_task(site: SiteSpec) -> Task:

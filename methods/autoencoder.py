@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from methods.coding import LinearCoding, Tensors
-from methods.protocol import Activations, ActivationSource, Decomposition, Properties
+from methods.protocol import Activations, ActivationSource, Decomposition, Dictionaries, Properties
 from methods.training import Training, centre_and_scale, device_for_training, largest_stack, train
 
 KeptBy = Literal["relu", "topk", "threshold"]
@@ -137,8 +137,7 @@ class Autoencoder(LinearCoding, ABC):
                 raise ValueError(
                     f"variants: got {variant} beside {self}; expected only {names} to vary; train it apart"
                 )
-        mean, scale = centre_and_scale(activations)
-        start = Start(activations, self.n_atoms(activations, len(mean)), mean, scale, seed)
+        start = self.prepared(activations, seed)
         # Sorted, so that equal learning rates stand beside each other and share one update.
         order = sorted(range(len(variants)), key=lambda index: variants[index].learning_rate)
         initial = self.initial(start)
@@ -151,6 +150,18 @@ class Autoencoder(LinearCoding, ABC):
             trained = self.trained([variants[index] for index in chosen], start, initial, name)
             found |= dict(zip(chosen, trained, strict=True))
         return [found[index] for index in range(len(variants))]
+
+    def start(self, activations: ActivationSource, *, seed: int) -> Dictionaries:
+        """The dictionaries that the first step sees: as they are drawn, and brought to where they must be."""
+        start = self.prepared(activations, seed)
+        stack = AutoencoderStack([self], start, self.initial(start))
+        stack.project()
+        return {kind: rows.cpu() for kind, rows in self.directions(stack.state(0)).items()}
+
+    def prepared(self, activations: ActivationSource, seed: int) -> Start:
+        """What is known before training; two passes over the tokens at most."""
+        mean, scale = centre_and_scale(activations)
+        return Start(activations, self.n_atoms(activations, len(mean)), mean, scale, seed)
 
     def trained(
         self, variants: Sequence["Autoencoder"], start: Start, initial: Initial, name: str

@@ -11,13 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from methods.protocol import Activations, Codes, Decomposition
+from methods.protocol import Activations, Codes, Decomposition, Dictionaries
 
 Tensors = Mapping[str, Tensor]
 
 
 class LinearCoding:
-    """The verbs `encode` and `decode`, and `dictionary`, of every method whose decomposition holds such tensors."""
+    """The verbs `encode` and `decode`, and `dictionaries`, of every method whose decomposition holds such tensors."""
 
     def activate(self, pre_codes: Codes, state: Tensors) -> Codes:
         """The codes that stay: all that are positive."""
@@ -34,11 +34,13 @@ class LinearCoding:
         state = state_like(decomposition, codes)
         return (codes @ state["dictionary"]) * state["scale"] + state["mean"]
 
-    def dictionary(
-        self, decomposition: Decomposition, weight: Float[Tensor, "units d_in"]
-    ) -> Float[Tensor, "atoms units"]:
-        """The decoder's rows."""
-        return decomposition.tensors["dictionary"]
+    def dictionaries(self, decomposition: Decomposition, weight: Float[Tensor, "units d_in"]) -> Dictionaries:
+        """The decoder's rows, and whatever else are directions."""
+        return self.directions(decomposition.tensors)
+
+    def directions(self, state: Tensors) -> Dictionaries:
+        """The decoder's rows are "output"; the encoder reads the outputs too, so that there is no "input"."""
+        return {"output": state["dictionary"]}
 
 
 def state_like(decomposition: Decomposition, x: Tensor) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from methods.partition import WeightPartition, parents, partition_decomposition
-from methods.protocol import Activations, ActivationSource, Codes, Decomposition, Properties
+from methods.protocol import Activations, ActivationSource, Codes, Decomposition, Dictionaries, Properties
 from methods.seals import seal
 
 BATCH_TOKENS = 65_536
@@ -44,11 +44,9 @@ class Backbone:
         """The codes."""
         return codes
 
-    def dictionary(
-        self, decomposition: Decomposition, weight: Float[Tensor, "units d_in"]
-    ) -> Float[Tensor, "atoms units"]:
-        """The axes of the unit space."""
-        return torch.eye(decomposition.n_atoms, dtype=weight.dtype, device=weight.device)
+    def dictionaries(self, decomposition: Decomposition, weight: Float[Tensor, "units d_in"]) -> Dictionaries:
+        """The axes of the unit space are "output"; the kernel's rows, as the weights of whole units, "input"."""
+        return {"output": torch.eye(decomposition.n_atoms, dtype=weight.dtype, device=weight.device), "input": weight}
 
 
 @dataclass(frozen=True)
@@ -101,11 +99,9 @@ class PCA:
         """Rotated back."""
         return codes @ decomposition.tensors["directions"].to(codes) + decomposition.tensors["mean"].to(codes)
 
-    def dictionary(
-        self, decomposition: Decomposition, weight: Float[Tensor, "units d_in"]
-    ) -> Float[Tensor, "atoms units"]:
-        """The components."""
-        return decomposition.tensors["directions"]
+    def dictionaries(self, decomposition: Decomposition, weight: Float[Tensor, "units d_in"]) -> Dictionaries:
+        """The components are "output"."""
+        return {"output": decomposition.tensors["directions"]}
 
 
 @dataclass(frozen=True)
@@ -147,11 +143,9 @@ class RandomDirections:
         """The codes' combination of the dual frame."""
         return codes @ decomposition.tensors["dual"].to(codes)
 
-    def dictionary(
-        self, decomposition: Decomposition, weight: Float[Tensor, "units d_in"]
-    ) -> Float[Tensor, "atoms units"]:
-        """The directions."""
-        return decomposition.tensors["directions"]
+    def dictionaries(self, decomposition: Decomposition, weight: Float[Tensor, "units d_in"]) -> Dictionaries:
+        """The directions are "output"."""
+        return {"output": decomposition.tensors["directions"]}
 
 
 @dataclass(frozen=True)

@@ -215,14 +215,25 @@ class Explicit(Protocol):
         ...
 
 
+Dictionaries = Mapping[str, Float[Tensor, "atoms _"]]
+"""Atoms as directions, one row each: "output" in the space of the site's outputs, "input" in that of its inputs."""
+
+
 @runtime_checkable
 class HasDictionary(Protocol):
     """A method whose atoms are directions, which two decompositions can be compared by."""
 
-    def dictionary(
-        self, decomposition: Decomposition, weight: Float[Tensor, "units d_in"]
-    ) -> Float[Tensor, "atoms width"]:
-        """One row per atom, in the space of the outputs or of the inputs; `weight` is the site's own kernel."""
+    def dictionaries(self, decomposition: Decomposition, weight: Float[Tensor, "units d_in"]) -> Dictionaries:
+        """One of them or both; a row of zeros is a dead atom. `weight` is the site's own kernel."""
+        ...
+
+
+@runtime_checkable
+class HasStart(Protocol):
+    """A method that trains, whose atoms are directions before it does."""
+
+    def start(self, activations: ActivationSource, *, seed: int) -> Dictionaries:
+        """The dictionaries as the first step of a training with this seed sees them, bit for bit."""
         ...
 
 

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from methods.autoencoder import Autoencoder, Initial, Start, Terms, dormant_mean, mean_square, pre_codes_of
 from methods.coding import Tensors, state_like
-from methods.protocol import Activations, ActivationSource, Codes, Decomposition
+from methods.protocol import Activations, ActivationSource, Codes, Decomposition, Dictionaries
 from methods.sae import VanillaSAE, drawing, linear_of
 from methods.training import centre_and_scale
 
@@ -62,6 +62,10 @@ class Transcoder(Autoencoder):
         """The output bias and the inputs' scale too."""
         more = {"output_bias": parameters["output_bias"].detach().clone()}
         return {**super().frozen(parameters, buffers), **more, "input_scale": buffers["input_scale"].reshape(1).clone()}
+
+    def directions(self, state: Tensors) -> Dictionaries:
+        """The encoder's rows, which read the inputs, are "input", and the decoder's "output"."""
+        return {"output": state["dictionary"], "input": state["encoder_weight"]}
 
     def encode(self, decomposition: Decomposition, activations: Activations) -> Codes:
         """The codes of these tokens' inputs."""

@@ -21,7 +21,7 @@ from methods.centroids import kmeans, nearest
 from methods.images import batches_of_images, images_of, side_by_side, strongest_images
 from methods.instances import top_instances
 from methods.partition import parents
-from methods.protocol import Activations, ActivationSource, Codes, Decomposition, Properties
+from methods.protocol import Activations, ActivationSource, Codes, Decomposition, Dictionaries, Properties
 
 CHUNK_ELEMENTS = 2**25
 """Attributions held at once in `encode`: images x units x d_in."""
@@ -162,11 +162,9 @@ class PURE:
         atom = parts.cumsum(0) - parts + part
         return outputs.new_zeros(len(outputs), decomposition.n_atoms).scatter_(1, atom[image], outputs)
 
-    def dictionary(
-        self, decomposition: Decomposition, weight: Float[Tensor, "units d_in"]
-    ) -> Float[Tensor, "atoms d_in"]:
-        """The centroids, in the space of the inputs: the share of each dimension in what drives the part."""
-        return decomposition.tensors["centroids"].to(weight)
+    def dictionaries(self, decomposition: Decomposition, weight: Float[Tensor, "units d_in"]) -> Dictionaries:
+        """The centroids, the share of each dimension in what drives the part, are "input"."""
+        return {"input": decomposition.tensors["centroids"].to(weight)}
 
 
 @dataclass(frozen=True)
@@ -265,11 +263,9 @@ class DNRwCV:
         """The projection of each token's outputs on each concept vector."""
         return activations.outputs @ decomposition.tensors["vectors"].to(activations.outputs).T
 
-    def dictionary(
-        self, decomposition: Decomposition, weight: Float[Tensor, "units d_in"]
-    ) -> Float[Tensor, "atoms units"]:
-        """The concept vectors, in the space of the outputs."""
-        return decomposition.tensors["vectors"].to(weight)
+    def dictionaries(self, decomposition: Decomposition, weight: Float[Tensor, "units d_in"]) -> Dictionaries:
+        """The concept vectors are "output"."""
+        return {"output": decomposition.tensors["vectors"].to(weight)}
 
 
 def refuse_below(method: PURE | DNRwCV, **least: int) -> None:

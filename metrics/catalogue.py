@@ -22,7 +22,8 @@ class MetricRow:
         unit: "%", "1", "units a token", ...; values are stored in this unit.
         direction: Whether more is better ("up"), less is better ("down"), or neither ("none").
         bounds: Smallest and largest possible value, None where there is no such bound.
-        needs: What must exist for it: names of `EvaluationBatch` properties ("labels", "logits", ...).
+        needs: What must exist for it: names of `EvaluationBatch` properties ("labels", "logits", ...); "init_seeds"
+            where it is of several cells that differ in the init seed, and so of none of them.
         reference: Author, year, equation or section.
         summary: One line on what it says, extremes included.
         computed_by: "module:attribute" of the metric class.
@@ -65,6 +66,72 @@ _exactness = partial(
     bounds=(0.0, None),
     reference="Bağcı et al. 2026, Table 1; the first 256 images of the split",
     computed_by="metrics.properties:Exactness",
+    by_default=False,
+)
+
+
+def _geometry(kind: Literal["output", "input"]) -> tuple[MetricRow, ...]:
+    """The rows of one kind of dictionary: atoms as directions in the space of the site's outputs, or of its inputs."""
+    suffix = "" if kind == "output" else "_input"
+    where = f"atoms as directions of the {kind}s"
+    row = partial(
+        MetricRow,
+        unit="1",
+        needs=(),
+        reference="Bağcı et al. 2026, appendix B.3, Table 4",
+        computed_by="metrics.geometry:Geometry",
+    )
+    coherence = partial(row, direction="down", bounds=(0.0, 1.0))
+    return (
+        row(
+            name=f"effective_rank{suffix}",
+            direction="up",
+            bounds=(1.0, None),
+            summary=f"Of the {where}, as they are: 1 all on one line, their number or the width if spread evenly.",
+        ),
+        row(
+            name=f"effective_rank_unit_rows{suffix}",
+            direction="up",
+            bounds=(1.0, None),
+            summary=f"Of the {where}, at unit length: 1 all on one line, their number or the width if spread evenly.",
+        ),
+        coherence(
+            name=f"coherence_max{suffix}",
+            summary=f"Largest absolute cosine of two {where}: 1 duplicates or opposites, 0 all orthogonal.",
+        ),
+        coherence(
+            name=f"coherence_mean{suffix}",
+            summary=f"Mean absolute cosine of two {where}: 1 all on one line, 0 all orthogonal.",
+        ),
+        coherence(
+            name=f"coherence_p95{suffix}",
+            summary=f"95th percentile of the absolute cosines of two {where}: 1 many duplicates, 0 most orthogonal.",
+        ),
+        coherence(
+            name=f"welch_bound{suffix}",
+            direction="none",
+            reference="Welch 1974",
+            summary=f"The least that the largest cosine can be for so many {where}: 0 where all could be orthogonal.",
+        ),
+        row(
+            name=f"coherence_paper{suffix}",
+            unit="%",
+            direction="none",
+            bounds=(0.0, 100.0),
+            reference="overcomplete 0.3.0, metrics.dictionary_collinearity",
+            summary=f"The paper's number for the {where}: 100 means duplicates, though its arrow there points up.",
+        ),
+    )
+
+
+_stability = partial(
+    MetricRow,
+    unit="1",
+    direction="up",
+    bounds=(-2.0, 1.0),
+    needs=("init_seeds",),
+    reference="Bağcı et al. 2026, appendix B.3, Table 4",
+    computed_by="metrics.similarity:Stability",
     by_default=False,
 )
 
@@ -261,6 +328,29 @@ _TABLE: Final = (
         unit="logits",
         needs=("logits",),
         summary="Largest absolute logit of the untouched backbone: what the changes of logits are small against.",
+    ),
+    # How the atoms lie among each other, and whether other init seeds give the same.
+    *_geometry("output"),
+    *_geometry("input"),
+    _stability(
+        name="stability",
+        summary="Mean cosine of matched atoms of runs with different init seeds: 1 the same atoms, 0 orthogonal ones.",
+    ),
+    _stability(
+        name="stability_input",
+        summary="The same for atoms as directions of the inputs: 1 the same atoms, 0 orthogonal ones.",
+    ),
+    _stability(
+        name="stability_start",
+        direction="none",
+        reference="this project; arXiv:2606.02061",
+        summary="The same before the first training step: what of the stability is the start's, 1 all of it.",
+    ),
+    _stability(
+        name="stability_gain",
+        bounds=(-3.0, 3.0),
+        reference="this project; arXiv:2606.02061",
+        summary="Stability less what it was before the first step: 0 training makes runs no more alike.",
     ),
 )
 

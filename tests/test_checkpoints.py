@@ -166,7 +166,7 @@ def test_a_checkpoint_is_a_method_like_any_other(tmp_path: Path) -> None:
     assert found.notes["sample_tokens"] == 600
     assert len(str(found.notes["sha256"])) == 64
     assert (found.notes["claimed_site"], found.notes["claimed_backbone"]) == ("blocks.3.hook", "vit")
-    assert tuple(method.dictionary(found, torch.zeros(UNITS, 40)).shape) == (ATOMS, UNITS)
+    assert tuple(method.dictionaries(found, torch.zeros(UNITS, 40))["output"].shape) == (ATOMS, UNITS)
     artifacts.save(found, tmp_path, {})
     assert artifacts.load(tmp_path).notes == found.notes
 

@@ -110,9 +110,11 @@ def test_parts_rebuild_the_outputs(name: str, dtype: torch.dtype, bound: float) 
     layer = method.layer(found, given.needed_weight(), given.bias)
     assert float((layer(given.needed_inputs()) - given.outputs).abs().max()) <= bound * size
     assert torch.equal(layer.codes(given.needed_inputs()), codes)
-    dictionary = method.dictionary(found, given.needed_weight())
+    dictionaries = method.dictionaries(found, given.needed_weight())
     units = torch.zeros_like(given.needed_weight())
-    units.index_add_(0, parents(found), dictionary * found.tensors["signs"][:, None])
+    units.index_add_(0, parents(found), dictionaries["input"] * found.tensors["signs"][:, None])
+    alive = codes * (dictionaries["input"] != 0).any(dim=1)
+    assert torch.allclose(alive @ dictionaries["output"], method.decode(found, alive), atol=bound * size)
     assert float((units - given.needed_weight()).abs().max()) <= bound * size
 
 

@@ -160,8 +160,8 @@ class Picky(Backbone):
 class Skewed(Backbone):
     """Has a dictionary of another width than inputs and outputs."""
 
-    def dictionary(self, decomposition: Decomposition, weight: Tensor) -> Tensor:
-        return torch.zeros(decomposition.n_atoms, 7)
+    def dictionaries(self, decomposition: Decomposition, weight: Tensor) -> dict[str, Tensor]:
+        return {"output": torch.zeros(decomposition.n_atoms, 7)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,7 +215,7 @@ def test_contract_notices(broken: Callable[[], object], law: str) -> None:
         (Chatty, "degenerate_inputs_are_survived", "one token of one image: the ValueError has several lines"),
         (Hollow, "degenerate_inputs_are_survived", "zeros alone: tensors['mean']: not finite; expected numbers only"),
         (Picky, "degenerate_inputs_are_survived", "one token of one image: "),
-        (Skewed, "dictionary_has_its_shape", "got shape (12, 7); expected one of [(12, 12), (12, 40)]"),
+        (Skewed, "dictionaries_have_their_shape", "['output']: got shape (12, 7); expected (12, 12)"),
     ],
 )
 def test_a_broken_law_says_where(broken: Callable[[], object], law: str, says: str) -> None:
@@ -409,14 +409,18 @@ def test_random_directions_have_unit_length_and_lose_nothing() -> None:
 
 def test_dictionaries_are_what_the_atoms_are_made_of() -> None:
     weight = planted().read(slice(None)).needed_weight()
-    assert torch.equal(Backbone().dictionary(Backbone().decompose(planted(), seed=0), weight), torch.eye(12))
+    neurons = Backbone().dictionaries(Backbone().decompose(planted(), seed=0), weight)
+    assert torch.equal(neurons["output"], torch.eye(12))
+    assert torch.equal(neurons["input"], weight)
     method = ELUDe(top_k=0.2, min_cluster_size=5)
     found = method.decompose(planted(), seed=0)
     assert found.unit_of_atom is not None
-    rows = method.dictionary(found, weight)
+    rows, mergers = (method.dictionaries(found, weight)[kind] for kind in ("input", "output"))
     summed = torch.zeros_like(weight).index_add_(0, found.unit_of_atom, rows)
     assert torch.allclose(summed, weight, atol=1e-6)
-    assert torch.equal((rows == 0).all(dim=1), (found.tensors["owns"] == 0).all(dim=1))
+    is_dead = (found.tensors["owns"] == 0).all(dim=1)
+    assert torch.equal((rows == 0).all(dim=1), is_dead)
+    assert torch.equal(mergers, torch.eye(12)[found.unit_of_atom] * ~is_dead[:, None])
 
 
 def test_undeclared_readings_are_named() -> None:

@@ -13,7 +13,7 @@ from bench.batches import Batch, SiteBatch
 from bench.datasets import InMemory
 from bench.planted import planted
 from bench.replay import Replay
-from bench.rerun import Rerun, counted_steps, decomposed_again
+from bench.rerun import Rerun, compared_by, counted_steps, decomposed_again
 from bench.sites import Site
 from bench.subject import Subject, moved
 from methods.controls import PCA, Backbone, RandomDirections, RandomPartition
@@ -38,8 +38,8 @@ class Trained(Backbone):
             optimizer.step()
         return Decomposition(n_atoms=3, tensors={"dictionary": weight.detach()})
 
-    def dictionary(self, decomposition: Decomposition, weight: Tensor) -> Tensor:
-        return decomposition.tensors["dictionary"]
+    def dictionaries(self, decomposition: Decomposition, weight: Tensor) -> dict[str, Tensor]:
+        return {"output": decomposition.tensors["dictionary"]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +113,17 @@ def test_the_second_run_has_the_seed_and_both_dictionaries_are_there() -> None:
     assert torch.equal(rerun.dictionary_again, second.tensors["directions"])
     assert rerun.unit_of_atom_again is None
     assert again(NoDirections()).dictionary is None
+
+
+def test_methods_that_split_units_are_compared_by_their_input_weights() -> None:
+    method, weight = ELUDe(top_k=0.2, min_cluster_size=5), planted().read(slice(None)).needed_weight()
+    found = method.decompose(planted(), seed=0)
+    rows = compared_by(method, found, weight)
+    assert rows is not None
+    assert torch.equal(rows, method.dictionaries(found, weight)["input"])
+    plain = compared_by(RandomDirections(), RandomDirections().decompose(planted(), seed=0), weight)
+    assert plain is not None
+    assert plain.shape == (96, 12)
 
 
 def test_a_follower_follows_the_same_leader_both_times() -> None:

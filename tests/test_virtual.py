@@ -108,7 +108,7 @@ def test_two_planted_mechanisms_are_told_apart() -> None:
     assert bool((used.sum(dim=1) == 1).all())
     part = used.to(torch.int64).argmax(dim=1)
     assert len(set(zip(part.tolist(), which.tolist(), strict=True))) == 2
-    dictionary = method.dictionary(found, torch.ones(1, 20))
+    dictionary = method.dictionaries(found, torch.ones(1, 20))["input"]
     strongest = dictionary[part[which == 0][0]]
     assert float(strongest[:10].sum()) > 0.9
     assert float(strongest[10:].sum()) < 0.1
