@@ -167,7 +167,7 @@ def run(
             took = {"seconds": time.perf_counter() - begin, "tasks": len(tasks), "workers": n_lanes}
             write_plan(folder, plan | {"took": took})
     groups = outcomes(folder)
-    names = {one.id: one.name for one in [*cells, *compared]}
+    names = {cell.id: cell.name for cell in cells} | {one.id: one.name for one in compared}
     return {name: str(groups[key][-1].text) for key, name in names.items()}
 
 

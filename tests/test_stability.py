@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from bench.cells import Cell
+from bench.measuring import Measurement
 from bench.planted import planted
 from bench.registry import Registry
 from bench.stability import Comparison, compared, groups_of
-from bench.stages import Measurement, StartWorkshop, Workshop
+from bench.stages import StartWorkshop, Workshop
 from bench.suites import load_suite
 from methods.archetypal import ArchetypalSAE
 from methods.autoencoder import Autoencoder, AutoencoderStack

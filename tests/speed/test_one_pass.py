@@ -76,12 +76,12 @@ def questions_at(site: Site) -> list[Question]:
     source = opened(folder, site, split, quietly)
     entries = Registry(()).tables["methods"]
     order = ["elude", *sorted(name for name in entries if name not in {*LEFT_OUT, "elude", "archetypal_sae"})]
-    found: dict[str, Any] = {}
+    found: dict[str, tuple[Any, Any]] = {}
     for name in [*order, "archetypal_sae"]:
         found[name] = found_by(name, entries[name], source, found)
     names = [row.name for row in ROWS.values() if row.by_default]
     classes = list(dict.fromkeys(Registry(()).find("metrics", name).load() for name in names))
-    return [Question(Subject(site, *pair, N_CLASSES), classes, names) for pair in found.values()]
+    return [Question(Subject(site, *one, N_CLASSES), classes, names) for one in found.values()]
 
 
 @torch.inference_mode()
