@@ -154,14 +154,15 @@ def evaluation(
         return torch.randn(*shape, generator=generator)
 
     outputs = replaced.get("outputs", noise(n_images, n_tokens, n_units) + 2)
-    logits = noise(n_images, 4)
+    logits = noise(n_images, 8)
     parts = {
         "outputs": outputs,
         "codes": noise(n_images, n_tokens, n_atoms),
         "reconstruction": outputs + 0.3 * noise(*outputs.shape),
-        "labels": torch.randint(4, (n_images,), generator=generator),
+        "labels": torch.randint(8, (n_images,), generator=generator),
         "logits": logits,
-        "replaced_logits": logits + 0.5 * noise(n_images, 4),
+        "replaced_logits": logits + 0.5 * noise(*logits.shape),
+        "embeddings": noise(n_images, 6) + 0.5,
     }
     return Evaluation(**(parts | replaced))
 

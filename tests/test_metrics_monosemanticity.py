@@ -12,7 +12,7 @@ from torch import Tensor
 
 from metrics import monosemanticity
 from metrics.catalogue import Value
-from metrics.exemplars import Exemplars
+from metrics.exemplars import Exemplars, Ranking
 from metrics.monosemanticity import MSScore
 
 
@@ -28,15 +28,15 @@ def measured(split: Evaluation, k: int = 100) -> Mapping[str, Value]:
 
 def scores(split: Evaluation, k: int = 100, batch_size: int = 16) -> list[float | None]:
     """The score of every atom, None for NaN."""
-    per_atom = streamed(split, k, batch_size).per_atom().scores.tolist()
+    per_atom = streamed(split, k, batch_size).per_atom()[0].scores.tolist()
     return [None if np.isnan(score) else score for score in per_atom]
 
 
 def ranked(split: Evaluation, k: int, batch_size: int) -> Exemplars:
-    exemplars: Exemplars | None = None
+    ranking = Ranking(k)
     for batch in split.batches(batch_size):
-        some = Exemplars.of(batch.images, batch.codes, k)
-        exemplars = some if exemplars is None else exemplars.followed_by(some, k)
+        ranking.add(batch.images, batch.summary)
+    exemplars = ranking.exemplars()
     assert exemplars is not None
     return exemplars
 
@@ -266,7 +266,7 @@ def test_every_reason_is_counted() -> None:
 
 def test_all_dead_is_null_and_fully_excluded() -> None:
     values = measured(evaluation(codes=torch.zeros(20, 3, 6), codes_are_nonnegative=True))
-    for name in ("ms_score", "ms_score_median", "ms_score_alive"):
+    for name in ("ms_score", "ms_score_median", "ms_score_alive", "ms_score_permuted"):
         assert (values[name].value, values[name].reason) == (None, "no atom has a score: 6 never active")
         assert values[name].n_excluded == 6
     assert values["ms_excluded_share"].value == 100
