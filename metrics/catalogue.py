@@ -122,7 +122,7 @@ _TABLE: Final = (
         name="ms_score_pach",
         needs=("codes", "embeddings"),
         reference="Pach et al. 2025, section 3.2, arXiv:2504.02821",
-        summary="Mean over scored atoms of the weighted mean cosine of all pairs of images, embedded by another network.",
+        summary="Mean over scored atoms of the weighted mean cosine of all pairs of images in another network's eyes.",
         computed_by="metrics.pach:PachScore",
         by_default=False,
     ),

@@ -66,7 +66,8 @@ class PachScore:
 def _unit_embeddings(batch: EvaluationBatch) -> Float64[Tensor, "images width"]:
     """Each image's embedding at unit length, or zero."""
     e = batch.embeddings.double()
-    return e / e.norm(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
+    norm: Float64[Tensor, "images one"] = e.norm(dim=1, keepdim=True)
+    return e / norm.clamp(min=torch.finfo(torch.float64).tiny)
 
 
 class _Sums:

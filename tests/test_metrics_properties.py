@@ -133,6 +133,6 @@ def test_numbers_that_are_not_finite_are_null(image: int, what: float) -> None:
 
 def test_they_are_measured_only_where_a_suite_asks() -> None:
     dear = {name for name, row in ROWS.items() if not row.by_default}
-    assert dear == {row.name for metric in (Repeatability, Exactness) for row in metric.rows}
+    assert dear >= {row.name for metric in (Repeatability, Exactness) for row in metric.rows}
     assert not dear & {row.name for row in load_suite("quick", Registry()).metrics}
     assert dear == {row.name for row in load_suite("properties", Registry()).metrics}
