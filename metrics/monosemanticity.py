@@ -106,7 +106,7 @@ class MSScore:
         self._n_images = 0
         self._ranking: Ranking = Ranking(top_k)
         self._exemplars: Exemplars | None = None
-        self._sums: tuple[_Sums, _Sums] | None = None
+        self._sums: _Sums | None = None
 
     def update(self, batch: EvaluationBatch, *, pass_index: int) -> None:
         """Rank the images of the batch (pass 0), then add up the embeddings of those that were kept (pass 1)."""
@@ -118,13 +118,9 @@ class MSScore:
             exemplars = self._ranked()
             shuffled = torch.randperm(self._facts.n_images, generator=torch.Generator().manual_seed(SEED))
             images = exemplars.images.long()
-            n_units = batch.outputs.shape[2]
-            self._sums = (
-                _Sums(exemplars, images, n_units),
-                _Sums(exemplars, shuffled.to(images.device)[images], n_units),
-            )
-        for sums in self._sums:
-            sums.add(batch.images, batch.outputs)
+            both = torch.stack([images, shuffled.to(images.device)[images]])
+            self._sums = _Sums(exemplars, both, batch.outputs.shape[2])
+        self._sums.add(batch.images, batch.outputs)
 
     def _ranked(self) -> Exemplars:
         if self._exemplars is None:
@@ -142,16 +138,16 @@ class MSScore:
         exemplars = self._ranked()
         if self._sums is None:
             raise RuntimeError("MSScore has embedded no images; stream the split through update(pass_index=1) too")
-        sums, shuffled = self._sums
+        (scores, scores_shuffled), (is_finite, is_finite_shuffled) = self._sums.scores(), self._sums.are_finite()
         largest = exemplars.scores[:, 0]
         never_active = largest == exemplars.smallest
         if self._facts.codes_are_nonnegative:
             never_active |= largest <= 0
         single = (exemplars.weights() > POSITIVE).sum(dim=1) < 2
-        not_finite = ~(largest.isfinite() & exemplars.smallest.isfinite() & sums.are_finite())
-        own = AtomScores.of(sums.scores(), never_active, single, not_finite)
-        not_finite = not_finite | ~shuffled.are_finite()
-        return own, AtomScores.of(shuffled.scores(), never_active, single, not_finite)
+        not_finite = ~(largest.isfinite() & exemplars.smallest.isfinite() & is_finite)
+        own = AtomScores.of(scores, never_active, single, not_finite)
+        not_finite = not_finite | ~is_finite_shuffled
+        return own, AtomScores.of(scores_shuffled, never_active, single, not_finite)
 
     def compute(self) -> Mapping[str, Value]:
         """The five values in %; null with fewer than two images or without a scored atom."""
@@ -173,42 +169,44 @@ class MSScore:
 
 
 class _Sums:
-    """The sums of eq. 7 for every atom, added to image by image.
+    """The sums of eq. 7 for every atom, once for each of several ways to embed its exemplars.
 
     Exemplars lie in the order of the images that embed them, so that a batch costs what its own exemplars cost.
 
     Args:
         exemplars: The images of each atom, which give weights and positions.
-        images: The image that embeds each of them; all different within an atom.
+        images: The image that embeds each of them in each way; all different within an atom.
         n_units: Width of the embeddings.
     """
 
-    def __init__(self, exemplars: Exemplars, images: Int[Tensor, "atoms kept"], n_units: int) -> None:
+    def __init__(self, exemplars: Exemplars, images: Int[Tensor, "ways atoms kept"], n_units: int) -> None:
         weights = exemplars.weights()
-        # sum w e over the exemplars seen so far, e being of unit length.
-        self._embeddings: Float64[Tensor, "atoms units"] = weights.new_zeros(len(weights), n_units)
-        # sum w^2 ||e||^2 over them, which is sum w^2 but for embeddings that are zero.
-        self._self_similarity: Float64[Tensor, " atoms"] = weights.new_zeros(len(weights))
         self._pair_weights = weights.sum(dim=1).square() - weights.square().sum(dim=1)
-        atoms, ranks = (weights > 0).nonzero(as_tuple=True)
-        self._images, order = images[atoms, ranks].int().sort(stable=True)
-        self._atoms, ranks = atoms[order].int(), ranks[order]
-        self._weights = weights[atoms[order], ranks]
-        self._positions = exemplars.positions[atoms[order], ranks].int()
+        self._n_ways, n_atoms = images.shape[:2]
+        # sum w e over the exemplars seen so far, e being of unit length; the ways one below the other.
+        self._embeddings: Float64[Tensor, "rows units"] = weights.new_zeros(self._n_ways * n_atoms, n_units)
+        # sum w^2 ||e||^2 over them, which is sum w^2 but for embeddings that are zero.
+        self._self_similarity: Float64[Tensor, " rows"] = weights.new_zeros(self._n_ways * n_atoms)
+        ways, atoms, ranks = (weights > 0).expand(images.shape).nonzero(as_tuple=True)
+        self._images, order = images[ways, atoms, ranks].int().sort(stable=True)
+        ways, atoms, ranks = ways[order], atoms[order], ranks[order]
+        self._rows = (ways * n_atoms + atoms).int()
+        self._weights, self._positions = weights[atoms, ranks], exemplars.positions[atoms, ranks].int()
 
     def add(self, images: Int[Tensor, " images"], outputs: Float[Tensor, "images tokens units"]) -> None:
         """Add the outputs at the exemplars among some images."""
         n_tokens, n_units = outputs.shape[1:]
-        first = torch.searchsorted(self._images, images.to(self._images))
-        end = torch.searchsorted(self._images, images.to(self._images), right=True)
+        images = images.to(self._images)
+        first, end = (torch.searchsorted(self._images, images, right=right) for right in (False, True))
         n_at_once = max(1, MAX_ELEMENTS // max(1, n_tokens * n_units))
-        for some in torch.arange(len(images)).split(n_at_once):
-            ranges = zip(first[some].tolist(), end[some].tolist(), strict=True)
-            found = [torch.arange(a, b, device=self._images.device) for a, b in ranges]
-            row = torch.arange(len(found), device=self._images.device)
-            row = row.repeat_interleave(torch.tensor([len(f) for f in found], device=row.device))
-            exemplars = torch.cat(found)
-            self._add(exemplars, row * n_tokens + self._positions[exemplars], outputs[some].flatten(0, 1))
+        for start in range(0, len(images), n_at_once):
+            some = slice(start, start + n_at_once)
+            n_each = end[some] - first[some]
+            offset = first[some] - n_each.cumsum(dim=0) + n_each
+            exemplars = offset.repeat_interleave(n_each)
+            exemplars += torch.arange(len(exemplars), device=exemplars.device)
+            image = torch.arange(len(n_each), device=exemplars.device).repeat_interleave(n_each)
+            self._add(exemplars, image * n_tokens + self._positions[exemplars], outputs[some].flatten(0, 1))
 
     def _add(
         self, exemplars: Int[Tensor, " some"], tokens: Int[Tensor, " some"], outputs: Float[Tensor, "tokens units"]
@@ -218,20 +216,19 @@ class _Sums:
         e = outputs[used].to(torch.float64, copy=True)
         norm = e.norm(dim=1, keepdim=True)
         e.div_(norm.clamp(min=torch.finfo(torch.float64).tiny))
-        order = (self._atoms[exemplars].long() * len(used) + columns).argsort()  # as a matrix of sparse rows wants it
+        order = (self._rows[exemplars].long() * len(used) + columns).argsort()  # as a sparse matrix wants it
         exemplars, columns = exemplars[order], columns[order]
-        atoms, weights = self._atoms[exemplars].long(), self._weights[exemplars]
-        shape = len(self._embeddings), len(used)
-        sparse = torch.sparse_coo_tensor(
-            torch.stack([atoms, columns]), weights, shape, is_coalesced=True, check_invariants=False
-        )
+        rows, weights = self._rows[exemplars].long(), self._weights[exemplars]
+        shape, indices = (len(self._embeddings), len(used)), torch.stack([rows, columns])
+        sparse = torch.sparse_coo_tensor(indices, weights, shape, is_coalesced=True, check_invariants=False)
         torch.addmm(self._embeddings, sparse, e, out=self._embeddings)
-        self._self_similarity.index_add_(0, atoms, weights.square().where(norm[columns, 0] > 0, 0))
+        self._self_similarity.index_add_(0, rows, weights.square().where(norm[columns, 0] > 0, 0))
 
-    def scores(self) -> Float64[Tensor, " atoms"]:
+    def scores(self) -> Float64[Tensor, "ways atoms"]:
         """Eq. 7; of no meaning where fewer than two weights are positive."""
-        return (self._embeddings.square().sum(dim=1) - self._self_similarity) / self._pair_weights
+        pairs = self._embeddings.square().sum(dim=1) - self._self_similarity
+        return pairs.unflatten(0, (self._n_ways, -1)) / self._pair_weights
 
-    def are_finite(self) -> Bool[Tensor, " atoms"]:
+    def are_finite(self) -> Bool[Tensor, "ways atoms"]:
         """Whether every embedding of the atom was."""
-        return self._embeddings.isfinite().all(dim=1)
+        return self._embeddings.isfinite().all(dim=1).unflatten(0, (self._n_ways, -1))
