@@ -42,19 +42,42 @@ class MetricRow:
 
 
 _reconstruction = partial(
-    MetricRow, needs=("outputs", "reconstruction"), computed_by="metrics.reconstruction:Reconstruction"
+    MetricRow,
+    unit="%",
+    direction="up",
+    bounds=(None, 100.0),
+    needs=("outputs", "reconstruction"),
+    computed_by="metrics.reconstruction:Reconstruction",
 )
-_replacement = partial(MetricRow, computed_by="metrics.replacement:Replacement")
-_sparsity = partial(MetricRow, needs=("codes",), computed_by="metrics.sparsity:Sparsity")
+_replacement = partial(
+    MetricRow,
+    needs=("logits", "replaced_logits"),
+    unit="%",
+    direction="up",
+    bounds=(0.0, 100.0),
+    reference="this project; printed beside Bağcı et al. 2026, Table 2",
+    computed_by="metrics.replacement:Replacement",
+)
+_accuracy = partial(_replacement, needs=("labels", "logits", "replaced_logits"))
+_sparsity = partial(
+    MetricRow,
+    direction="none",
+    needs=("codes",),
+    reference="this project; printed beside Bağcı et al. 2026, Table 2",
+    computed_by="metrics.sparsity:Sparsity",
+)
 _ms_score = partial(
     MetricRow,
     unit="%",
+    direction="up",
+    bounds=(-100.0, 100.0),
     needs=("codes", "outputs"),
     reference="Bağcı et al. 2026, appendix B.2, eq. 7",
     computed_by="metrics.monosemanticity:MSScore",
 )
 _repeatability = partial(
     MetricRow,
+    direction="up",
     needs=(),
     reference="Bağcı et al. 2026, Table 1",
     computed_by="metrics.properties:Repeatability",
@@ -62,6 +85,7 @@ _repeatability = partial(
 )
 _exactness = partial(
     MetricRow,
+    unit="activations",
     direction="none",
     bounds=(0.0, None),
     reference="Bağcı et al. 2026, Table 1; the first 256 images of the split",
@@ -139,21 +163,21 @@ _TABLE: Final = (
     # How monosemantic the atoms are.
     _ms_score(
         name="ms_score",
-        direction="up",
-        bounds=(-100.0, 100.0),
         summary="Mean over scored atoms: 100 where an atom's top images have one embedding, 0 where orthogonal ones.",
     ),
     _ms_score(
         name="ms_score_median",
-        direction="up",
-        bounds=(-100.0, 100.0),
         summary="Median over scored atoms: 100 one embedding, 0 orthogonal ones, -100 two opposite ones.",
     ),
     _ms_score(
         name="ms_score_alive",
-        direction="up",
-        bounds=(-100.0, 100.0),
         summary="Mean over all atoms, unscored ones as 0, so that dead atoms cost: 100 all alive and monosemantic.",
+    ),
+    _ms_score(
+        name="ms_score_permuted",
+        direction="none",
+        reference="this project: the null baseline of Bağcı et al. 2026, appendix B.2, eq. 7",
+        summary="The MS-Score with the images shuffled: what the same weights and positions score without any meaning.",
     ),
     _ms_score(
         name="ms_excluded_share",
@@ -161,20 +185,22 @@ _TABLE: Final = (
         bounds=(0.0, 100.0),
         summary="Share of atoms without an MS-Score: 0 all scored, 100 none; the reasons are counted in `reason`.",
     ),
+    _ms_score(
+        name="ms_score_pach",
+        needs=("codes", "embeddings"),
+        reference="Pach et al. 2025, section 3.2, arXiv:2504.02821",
+        summary="Mean over scored atoms of the weighted mean cosine of all pairs of images in another network's eyes.",
+        computed_by="metrics.pach:PachScore",
+        by_default=False,
+    ),
     # How well the codes rebuild the site.
     _reconstruction(
         name="r2",
-        unit="%",
-        direction="up",
-        bounds=(None, 100.0),
         reference="Bağcı et al. 2026, section 4.1; the baseline is the mean vector",
         summary="100 a perfect reconstruction, 0 as good as predicting the mean vector, negative worse than that.",
     ),
     _reconstruction(
         name="r2_scalar_mean",
-        unit="%",
-        direction="up",
-        bounds=(None, 100.0),
         reference="overcomplete 0.3.0, metrics.r2_score: the baseline is one mean over all elements",
         summary="100 a perfect reconstruction; flatters where units have offsets, which count as variation here.",
     ),
@@ -187,57 +213,55 @@ _TABLE: Final = (
         summary="0 a perfect reconstruction, 1 as good as predicting zero.",
     ),
     # What the backbone does with the reconstruction.
-    _replacement(
+    _accuracy(
         name="top1",
-        needs=("labels", "logits", "replaced_logits"),
-        unit="%",
-        direction="up",
-        bounds=(0.0, 100.0),
         reference="Bağcı et al. 2026, section 4.1",
         summary="Top-1 accuracy with the site's outputs replaced: 100 every image right, 0 none.",
     ),
-    _replacement(
+    _accuracy(
         name="top1_untouched",
-        needs=("labels", "logits", "replaced_logits"),
-        unit="%",
         direction="none",
-        bounds=(0.0, 100.0),
         reference="Bağcı et al. 2026, section 4.1",
         summary="Top-1 accuracy of the untouched backbone on the same images: what a lossless method reaches.",
     ),
+    _accuracy(
+        name="top5",
+        summary="Share of images whose class is among the five largest logits after replacement: 100 all, 0 none.",
+    ),
+    _accuracy(
+        name="top5_untouched",
+        direction="none",
+        summary="The same of the untouched backbone on the same images: what a lossless method reaches.",
+    ),
     _replacement(
         name="agreement",
-        needs=("logits", "replaced_logits"),
-        unit="%",
-        direction="up",
-        bounds=(0.0, 100.0),
-        reference="this project; printed beside Bağcı et al. 2026, Table 2",
         summary="Share of images whose predicted class is the untouched one, right or wrong: 100 all, 0 none.",
     ),
     _replacement(
+        name="kl",
+        unit="nats",
+        direction="down",
+        bounds=(0.0, None),
+        summary="Mean over images of KL(untouched || replaced) of the predicted classes: 0 where they are the same.",
+    ),
+    _replacement(
         name="max_logit_difference",
-        needs=("logits", "replaced_logits"),
         unit="logits",
         direction="down",
         bounds=(0.0, None),
-        reference="this project; printed beside Bağcı et al. 2026, Table 2",
         summary="Largest absolute change of any logit of any image: 0 where the outputs are exactly the same.",
     ),
     # What it costs in atoms.
     _sparsity(
         name="l0",
         unit="atoms a token",
-        direction="none",
         bounds=(0.0, None),
-        reference="this project; printed beside Bağcı et al. 2026, Table 2",
         summary="Mean number of atoms with a nonzero code: 0 none, the number of atoms where every code is nonzero.",
     ),
     _sparsity(
         name="density",
         unit="%",
-        direction="none",
         bounds=(0.0, 100.0),
-        reference="this project; printed beside Bağcı et al. 2026, Table 2",
         summary="L0 as a share of all atoms: 0 all codes zero, 100 none.",
     ),
     _sparsity(
@@ -262,7 +286,6 @@ _TABLE: Final = (
     _repeatability(
         name="seed_similarity",
         unit="1",
-        direction="up",
         bounds=(-2.0, 1.0),
         reference="Bağcı et al. 2026, Table 1; appendix B.3",
         summary="Mean cosine of matched atoms of two runs with different seeds: 1 the same atoms, 0 orthogonal ones.",
@@ -277,7 +300,6 @@ _TABLE: Final = (
     _repeatability(
         name="runs_without_labels",
         unit="1",
-        direction="up",
         bounds=(0.0, 1.0),
         summary="1 where the method decomposes without any labels, 0 where it stops; `reason` is how.",
     ),
@@ -291,14 +313,12 @@ _TABLE: Final = (
     ),
     _exactness(
         name="output_difference",
-        unit="activations",
         direction="down",
         needs=("outputs", "reconstruction"),
         summary="Largest absolute error of any rebuilt output in the working dtype: 0 where they are exactly the same.",
     ),
     _exactness(
         name="output_difference_float64",
-        unit="activations",
         direction="down",
         needs=("outputs", "reconstruction", "in_float64"),
         summary="The same with backbone and method in float64: what is left of it is no rounding.",
@@ -319,7 +339,6 @@ _TABLE: Final = (
     ),
     _exactness(
         name="largest_output",
-        unit="activations",
         needs=("outputs",),
         summary="Largest absolute output of the untouched site: what the errors of the outputs are small against.",
     ),

@@ -1,6 +1,6 @@
 """The MS-Score, variant `elude`: are the images that drive an atom alike to the backbone itself?
 
-Bağcı et al. 2026, appendix B.2, eq. 7, after Pach et al. 2025 (arXiv:2504.02821). For one atom:
+Bağcı et al. 2026, appendix B.2, eq. 7, after Pach et al. 2025 (`metrics.pach`). For one atom:
 
     1. rank   images by the largest code over their tokens, and keep the top K = 100
     2. embed  each by the untouched site's outputs at that token, to unit length
@@ -11,11 +11,14 @@ The first pass ranks, the second embeds and adds up `sum w e`: embeddings are ne
 Two statements of the source are read more exactly here. The score is not confined to [0, 1]: two opposite embeddings
 give -1, and nothing is clipped. And where outputs are all zero there is no direction: such a token counts as
 orthogonal to everything, itself included.
+
+Beside it stands its null baseline: the same atoms, weights and positions with the images shuffled, so that exemplar i
+is embedded by image pi(i) for one permutation pi of the split. It is what the site's embeddings score by being alike.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Literal
 
 import numpy as np
 import torch
@@ -23,13 +26,13 @@ from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
 from metrics.catalogue import MetricRow, Value, rows_of
-from metrics.exemplars import Exemplars
-from metrics.intervals import bootstrapped, proportion
+from metrics.exemplars import Exemplars, Ranking
+from metrics.intervals import SEED, bootstrapped, proportion
 from metrics.protocol import EvaluationBatch, EvaluationFacts
 
 TOP_K: Final = 100
 POSITIVE: Final = 1e-9  # of the largest weight; a pair of 1 and less than this is lost in the rounding of eq. 7
-MAX_ELEMENTS: Final = 2**23  # float64 numbers of embeddings held at a time: 64 MiB
+MAX_ELEMENTS: Final = 2**22  # float64 numbers of embeddings held at a time: 32 MiB
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,20 @@ class AtomScores:
     single: Bool[Tensor, " atoms"]
     not_finite: Bool[Tensor, " atoms"]
 
+    @classmethod
+    def of(
+        cls,
+        scores: Float64[Tensor, " atoms"],
+        never_active: Bool[Tensor, " atoms"],
+        single: Bool[Tensor, " atoms"],
+        not_finite: Bool[Tensor, " atoms"],
+    ) -> "AtomScores":
+        """Each excluded atom under one reason: not finite before never active before single; on the CPU."""
+        never_active = never_active & ~not_finite
+        single = single & ~never_active & ~not_finite
+        scores = scores.masked_fill(never_active | single | not_finite, torch.nan)
+        return cls(scores.cpu(), never_active.cpu(), single.cpu(), not_finite.cpu())
+
     def exclusions(self) -> str | None:
         """How many atoms are excluded for which reason, None where none is."""
         parts = (
@@ -57,9 +74,23 @@ class AtomScores:
         )
         return ", ".join(f"{n} {why}" for n, why in parts if n) or None
 
+    def percent(self) -> Float64[np.ndarray, " atoms"]:
+        """The scores in %, NaN for the excluded atoms."""
+        percent: Float64[np.ndarray, " atoms"] = 100 * self.scores.numpy()
+        return percent
+
+    def value(self, statistic: Literal["mean", "median"] = "mean") -> Value:
+        """The mean or median of the scored atoms in %; null where none is."""
+        percent, why = self.percent(), self.exclusions()
+        scored = percent[~np.isnan(percent)]
+        n_excluded = len(percent) - len(scored)
+        if len(scored) == 0:
+            return Value.null(f"no atom has a score: {why}", n_excluded=n_excluded)
+        return bootstrapped(scored, "atoms", statistic=statistic, n_excluded=n_excluded, reason=why)
+
 
 class MSScore:
-    """`ms_score`, its median, its product with the scored share, and the excluded share, in two passes.
+    """`ms_score`, its median, its product with the scored share, its null baseline and the excluded share.
 
     Args:
         facts: What is known before the first batch.
@@ -72,40 +103,34 @@ class MSScore:
 
     def __init__(self, facts: EvaluationFacts, *, top_k: int = TOP_K) -> None:
         self._facts = facts
-        self._top_k = top_k
         self._n_images = 0
+        self._ranking: Ranking = Ranking(top_k)
         self._exemplars: Exemplars | None = None
         self._sums: _Sums | None = None
 
     def update(self, batch: EvaluationBatch, *, pass_index: int) -> None:
         """Rank the images of the batch (pass 0), then add up the embeddings of those that were kept (pass 1)."""
         if pass_index == 0:
-            exemplars = Exemplars.of(batch.images, batch.codes, self._top_k)
-            kept = self._exemplars
-            self._exemplars = exemplars if kept is None else kept.followed_by(exemplars, self._top_k)
+            self._ranking.add(batch.images, batch.summary)
             self._n_images += len(batch.images)
-        else:
-            self._embed(batch)
-
-    def _embed(self, batch: EvaluationBatch) -> None:
-        exemplars, outputs = self._ranked(), batch.outputs
+            return
         if self._sums is None:
-            self._sums = _Sums.zeros(exemplars.weights(), n_units=outputs.shape[2])
-        row_of_image = exemplars.images.new_full((self._facts.n_images,), -1)
-        row_of_image[batch.images.to(row_of_image.device)] = torch.arange(len(outputs), device=row_of_image.device)
-        rows = row_of_image[exemplars.images]
-        pairs = ((rows >= 0) & (self._sums.weights > 0)).nonzero()
-        for some_pairs in torch.split(pairs, max(1, MAX_ELEMENTS // outputs.shape[2])):
-            atoms, ranks = some_pairs.unbind(dim=1)
-            self._sums.add(atoms, ranks, outputs[rows[atoms, ranks], exemplars.positions[atoms, ranks]])
+            exemplars = self._ranked()
+            shuffled = torch.randperm(self._facts.n_images, generator=torch.Generator().manual_seed(SEED))
+            images = exemplars.images.long()
+            both = torch.stack([images, shuffled.to(images.device)[images]])
+            self._sums = _Sums(exemplars, both, batch.outputs.shape[2])
+        self._sums.add(batch.images, batch.outputs)
 
     def _ranked(self) -> Exemplars:
+        if self._exemplars is None:
+            self._exemplars = self._ranking.exemplars()
         if self._exemplars is None:
             raise RuntimeError("MSScore has ranked no images; stream the split through update(pass_index=0) first")
         return self._exemplars
 
-    def per_atom(self) -> AtomScores:
-        """The score of every atom, after both passes.
+    def per_atom(self) -> tuple[AtomScores, AtomScores]:
+        """The score of every atom and its null baseline, after both passes.
 
         Raises:
             RuntimeError: A pass is missing.
@@ -113,72 +138,97 @@ class MSScore:
         exemplars = self._ranked()
         if self._sums is None:
             raise RuntimeError("MSScore has embedded no images; stream the split through update(pass_index=1) too")
+        (scores, scores_shuffled), (is_finite, is_finite_shuffled) = self._sums.scores(), self._sums.are_finite()
         largest = exemplars.scores[:, 0]
-        scores = self._sums.scores()
-        not_finite = ~(largest.isfinite() & exemplars.smallest.isfinite() & self._sums.are_finite())
-        never_active = (largest == exemplars.smallest) & ~not_finite
+        never_active = largest == exemplars.smallest
         if self._facts.codes_are_nonnegative:
-            never_active |= (largest <= 0) & ~not_finite
-        n_positive = (self._sums.weights > POSITIVE).sum(dim=1)
-        single = (n_positive < 2) & ~never_active & ~not_finite
-        scores = scores.masked_fill(never_active | single | not_finite, torch.nan)
-        return AtomScores(scores.cpu(), never_active.cpu(), single.cpu(), not_finite.cpu())
+            never_active |= largest <= 0
+        single = (exemplars.weights() > POSITIVE).sum(dim=1) < 2
+        not_finite = ~(largest.isfinite() & exemplars.smallest.isfinite() & is_finite)
+        own = AtomScores.of(scores, never_active, single, not_finite)
+        not_finite = not_finite | ~is_finite_shuffled
+        return own, AtomScores.of(scores_shuffled, never_active, single, not_finite)
 
     def compute(self) -> Mapping[str, Value]:
-        """The four values in %; null with fewer than two images or without a scored atom."""
+        """The five values in %; null with fewer than two images or without a scored atom."""
         if self._n_images < 2:
             reason = f"{self._n_images} of the at least 2 images that a pair takes"
             return {row.name: Value.null(reason) for row in self.rows}
-        per_atom = self.per_atom()
-        percent: Float64[np.ndarray, " atoms"] = 100 * per_atom.scores.numpy()
-        scored = percent[~np.isnan(percent)]
-        n_excluded = len(percent) - len(scored)
-        why = per_atom.exclusions()
-        values = {"ms_excluded_share": proportion(n_excluded, len(percent), "atoms", reason=why)}
-        if len(scored) == 0:
-            null = Value.null(f"no atom has a score: {why}", n_excluded=n_excluded)
-            return values | dict.fromkeys(("ms_score", "ms_score_median", "ms_score_alive"), null)
-        return values | {
-            "ms_score": bootstrapped(scored, "atoms", n_excluded=n_excluded, reason=why),
-            "ms_score_median": bootstrapped(scored, "atoms", statistic="median", n_excluded=n_excluded, reason=why),
-            # Mean times scored share is the mean with the unscored as 0, which makes one interval of both.
-            "ms_score_alive": bootstrapped(np.nan_to_num(percent), "atoms", reason=why),
+        own, shuffled = self.per_atom()
+        percent, why = own.percent(), own.exclusions()
+        n_excluded = int(np.isnan(percent).sum())
+        # Mean times scored share is the mean with the unscored as 0, which makes one interval of both.
+        alive = bootstrapped(np.nan_to_num(percent), "atoms", reason=why)
+        return {
+            "ms_score": own.value(),
+            "ms_score_median": own.value("median"),
+            "ms_score_alive": alive if n_excluded < len(percent) else own.value(),
+            "ms_score_permuted": shuffled.value(),
+            "ms_excluded_share": proportion(n_excluded, len(percent), "atoms", reason=why),
         }
 
 
-@dataclass(frozen=True)
 class _Sums:
-    """The sums of eq. 7, for every atom; the tensors are added to in place.
+    """The sums of eq. 7 for every atom, once for each of several ways to embed its exemplars.
 
-    Attributes:
-        weights: w, the weight of each exemplar.
-        embeddings: sum w e over the exemplars seen so far, e being of unit length.
-        self_similarity: sum w^2 ||e||^2 over them, which is sum w^2 but for embeddings that are zero.
+    Exemplars lie in the order of the images that embed them, so that a batch costs what its own exemplars cost.
+
+    Args:
+        exemplars: The images of each atom, which give weights and positions.
+        images: The image that embeds each of them in each way; all different within an atom.
+        n_units: Width of the embeddings.
     """
 
-    weights: Float64[Tensor, "atoms kept"]
-    embeddings: Float64[Tensor, "atoms units"]
-    self_similarity: Float64[Tensor, " atoms"]
+    def __init__(self, exemplars: Exemplars, images: Int[Tensor, "ways atoms kept"], n_units: int) -> None:
+        weights = exemplars.weights()
+        self._pair_weights = weights.sum(dim=1).square() - weights.square().sum(dim=1)
+        self._n_ways, n_atoms = images.shape[:2]
+        # sum w e over the exemplars seen so far, e being of unit length; the ways one below the other.
+        self._embeddings: Float64[Tensor, "rows units"] = weights.new_zeros(self._n_ways * n_atoms, n_units)
+        # sum w^2 ||e||^2 over them, which is sum w^2 but for embeddings that are zero.
+        self._self_similarity: Float64[Tensor, " rows"] = weights.new_zeros(self._n_ways * n_atoms)
+        ways, atoms, ranks = (weights > 0).expand(images.shape).nonzero(as_tuple=True)
+        self._images, order = images[ways, atoms, ranks].int().sort(stable=True)
+        ways, atoms, ranks = ways[order], atoms[order], ranks[order]
+        self._rows = (ways * n_atoms + atoms).int()
+        self._weights, self._positions = weights[atoms, ranks], exemplars.positions[atoms, ranks].int()
 
-    @classmethod
-    def zeros(cls, weights: Float64[Tensor, "atoms kept"], n_units: int) -> "_Sums":
-        return cls(weights, weights.new_zeros(len(weights), n_units), weights.new_zeros(len(weights)))
+    def add(self, images: Int[Tensor, " images"], outputs: Float[Tensor, "images tokens units"]) -> None:
+        """Add the outputs at the exemplars among some images."""
+        n_tokens, n_units = outputs.shape[1:]
+        images = images.to(self._images)
+        first, end = (torch.searchsorted(self._images, images, right=right) for right in (False, True))
+        n_at_once = max(1, MAX_ELEMENTS // max(1, n_tokens * n_units))
+        for start in range(0, len(images), n_at_once):
+            some = slice(start, start + n_at_once)
+            n_each = end[some] - first[some]
+            offset = first[some] - n_each.cumsum(dim=0) + n_each
+            exemplars = offset.repeat_interleave(n_each)
+            exemplars += torch.arange(len(exemplars), device=exemplars.device)
+            image = torch.arange(len(n_each), device=exemplars.device).repeat_interleave(n_each)
+            self._add(exemplars, image * n_tokens + self._positions[exemplars], outputs[some].flatten(0, 1))
 
-    def add(
-        self, atoms: Int[Tensor, " pairs"], ranks: Int[Tensor, " pairs"], outputs: Float[Tensor, "pairs units"]
+    def _add(
+        self, exemplars: Int[Tensor, " some"], tokens: Int[Tensor, " some"], outputs: Float[Tensor, "tokens units"]
     ) -> None:
-        """Add the outputs at some exemplars, each given by its atom and its rank among the atom's exemplars."""
-        e = outputs.double()
-        norm = e.norm(dim=1).clamp(min=torch.finfo(torch.float64).tiny)
-        we = e * (self.weights[atoms, ranks] / norm)[:, None]
-        self.embeddings.index_add_(0, atoms, we)
-        self.self_similarity.index_add_(0, atoms, we.square().sum(dim=1))
+        """Add the outputs of one token for each of some exemplars."""
+        used, columns = tokens.unique(return_inverse=True)
+        e = outputs[used].to(torch.float64, copy=True)
+        norm = e.norm(dim=1, keepdim=True)
+        e.div_(norm.clamp(min=torch.finfo(torch.float64).tiny))
+        order = (self._rows[exemplars].long() * len(used) + columns).argsort()  # as a sparse matrix wants it
+        exemplars, columns = exemplars[order], columns[order]
+        rows, weights = self._rows[exemplars].long(), self._weights[exemplars]
+        shape, indices = (len(self._embeddings), len(used)), torch.stack([rows, columns])
+        sparse = torch.sparse_coo_tensor(indices, weights, shape, is_coalesced=True, check_invariants=False)
+        torch.addmm(self._embeddings, sparse, e, out=self._embeddings)
+        self._self_similarity.index_add_(0, rows, weights.square().where(norm[columns, 0] > 0, 0))
 
-    def scores(self) -> Float64[Tensor, " atoms"]:
+    def scores(self) -> Float64[Tensor, "ways atoms"]:
         """Eq. 7; of no meaning where fewer than two weights are positive."""
-        pairs = self.embeddings.square().sum(dim=1) - self.self_similarity
-        return pairs / (self.weights.sum(dim=1).square() - self.weights.square().sum(dim=1))
+        pairs = self._embeddings.square().sum(dim=1) - self._self_similarity
+        return pairs.unflatten(0, (self._n_ways, -1)) / self._pair_weights
 
-    def are_finite(self) -> Bool[Tensor, " atoms"]:
+    def are_finite(self) -> Bool[Tensor, "ways atoms"]:
         """Whether every embedding of the atom was."""
-        return self.embeddings.isfinite().all(dim=1)
+        return self._embeddings.isfinite().all(dim=1).unflatten(0, (self._n_ways, -1))

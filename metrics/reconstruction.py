@@ -2,12 +2,12 @@
 
 `1 - R2` of a lossless method is about 4e-14 in float32, so nothing here subtracts large sums of squares from each
 other: means and centred sums of squares are merged as in Chan, Golub and LeVeque 1983 ("Algorithms for computing the
-sample variance", eq. 2.1), in float64. Moments are kept per block of images, so that the bootstrap over images
-resamples blocks and never sees the data again.
+sample variance", eq. 2.1), in float64. Moments are kept per block of images (`metrics.intervals`). What concerns the
+outputs alone is the same for every method and computed once for all; a method adds its error.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import ClassVar, Final
 
 import numpy as np
@@ -17,11 +17,10 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from metrics.catalogue import MetricRow, Value, rows_of
-from metrics.intervals import SEED, block_counts, percentiles
+from metrics.intervals import N_BLOCKS, block_counts, dealt, percentiles
 from metrics.protocol import EvaluationBatch, EvaluationFacts
 
-N_BLOCKS: Final = 64
-MAX_ELEMENTS: Final = 2**22  # converted to float64 at a time: 32 MiB
+MAX_ELEMENTS: Final = 2**18  # converted to float64 at a time: 2 MiB, which stays in a cache
 ROUNDING: Final = 1e-28  # of the sum of squares: variation below it is float64 rounding of a constant
 ZERO: Final = 1e-6  # %: an R2 above minus this is not worth a warning
 
@@ -45,11 +44,27 @@ class Moments:
     @classmethod
     def of(cls, x: Float[Tensor, "blocks tokens units"], x_hat: Float[Tensor, "blocks tokens units"]) -> "Moments":
         """Moments of outputs and their reconstruction, one block per entry of the first axis."""
-        x = x.double()
-        mean = x.mean(dim=1)
-        n_tokens = torch.full_like(mean[:, 0], x.shape[1])
-        variation = (x - mean[:, None]).square().sum(dim=(1, 2))
-        return cls(n_tokens, mean, variation, (x - x_hat.double()).square().sum(dim=(1, 2)))
+        return cls.of_outputs(x).with_error(x, x_hat)
+
+    @classmethod
+    def of_outputs(cls, x: Float[Tensor, "blocks tokens units"]) -> "Moments":
+        """Moments of outputs, without an error."""
+        mean, variation = x.new_zeros(x.shape[::2], dtype=torch.float64), x.new_zeros(len(x), dtype=torch.float64)
+        for some in _parts(x):
+            precise = x[some].to(torch.float64, copy=True)
+            torch.mean(precise, dim=1, out=mean[some])
+            variation[some] = precise.sub_(mean[some, None]).square_().sum(dim=(1, 2))
+        n_tokens = torch.full_like(variation, x.shape[1])
+        return cls(n_tokens, mean, variation, torch.zeros_like(variation))
+
+    def with_error(
+        self, x: Float[Tensor, "blocks tokens units"], x_hat: Float[Tensor, "blocks tokens units"]
+    ) -> "Moments":
+        """The same, with the error of a reconstruction."""
+        error = torch.zeros_like(self.error)
+        for some in _parts(x):
+            error[some] = x[some].to(torch.float64, copy=True).sub_(x_hat[some]).square_().sum(dim=(1, 2))
+        return replace(self, error=error)
 
     def __add__(self, other: "Moments") -> "Moments":
         """Each block together with the same block of `other`; an empty block changes nothing."""
@@ -103,33 +118,24 @@ class Moments:
 
 
 class Reconstruction:
-    """`r2`, `r2_scalar_mean` and `nmse_zero_baseline` in one pass, with intervals over blocks of images.
-
-    Images are dealt to 64 blocks of equal size at random, with a fixed seed: the interval depends on neither the batch
-    size nor the order of the split. Blocks of every 64th image would each hold a bit of everything where the split is
-    sorted by class, differ too little, and give intervals that are too narrow.
-    """
+    """`r2`, `r2_scalar_mean` and `nmse_zero_baseline` in one pass, with intervals over blocks of images."""
 
     rows: ClassVar[tuple[MetricRow, ...]] = rows_of("metrics.reconstruction:Reconstruction")
     version: ClassVar[int] = 1
     passes: ClassVar[int] = 1
 
     def __init__(self, facts: EvaluationFacts) -> None:
-        shuffled = torch.randperm(facts.n_images, generator=torch.Generator().manual_seed(SEED))
-        self._block_of_image = shuffled % N_BLOCKS
+        self._block_of_image = dealt(facts.n_images)
         self._n_images = 0
         self._blocks: Moments | None = None
 
     def update(self, batch: EvaluationBatch, *, pass_index: int) -> None:
         """Add each image's moments to its block."""
-        x, x_hat = batch.outputs, batch.reconstruction
-        n_at_once = max(1, MAX_ELEMENTS // x[0].numel())
-        block_of_image = one_hot(self._block_of_image[batch.images.cpu()], N_BLOCKS).to(x.device, torch.float64)
-        for start in range(0, len(x), n_at_once):
-            some = slice(start, start + n_at_once)
-            blocks = Moments.of(x[some], x_hat[some]).pooled(block_of_image[some].T)
-            self._blocks = blocks if self._blocks is None else self._blocks + blocks
-        self._n_images += len(x)
+        images = batch.of_site(_outputs_alone).with_error(batch.outputs, batch.reconstruction)
+        block_of_image = one_hot(self._block_of_image[batch.images.cpu()].long(), N_BLOCKS).double()
+        blocks = images.pooled(block_of_image.T.to(images.mean.device))
+        self._blocks = blocks if self._blocks is None else self._blocks + blocks
+        self._n_images += len(batch.images)
 
     def compute(self) -> Mapping[str, Value]:
         """The three values; null without images, without variation, or where something is not finite."""
@@ -158,6 +164,18 @@ class Reconstruction:
             return Value(value, None, None, "none: one block of images", self._n_images, reason=reason)
         low, high = percentiles(resampled[~resampled.isnan()].numpy())
         return Value(value, low, high, f"bootstrap over images in {N_BLOCKS} blocks", self._n_images, reason=reason)
+
+
+def _outputs_alone(batch: EvaluationBatch) -> Moments:
+    """Moments of each image's outputs."""
+    return Moments.of_outputs(batch.outputs)
+
+
+def _parts(x: Float[Tensor, "blocks tokens units"]) -> Iterator[slice]:
+    """The blocks, a few at a time."""
+    n_at_once = max(1, MAX_ELEMENTS // max(1, x.shape[1] * x.shape[2]))
+    for start in range(0, len(x), n_at_once):
+        yield slice(start, start + n_at_once)
 
 
 def _filled(blocks: Moments) -> Moments:

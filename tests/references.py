@@ -154,14 +154,15 @@ def evaluation(
         return torch.randn(*shape, generator=generator)
 
     outputs = replaced.get("outputs", noise(n_images, n_tokens, n_units) + 2)
-    logits = noise(n_images, 4)
+    logits = noise(n_images, 8)
     parts = {
         "outputs": outputs,
         "codes": noise(n_images, n_tokens, n_atoms),
         "reconstruction": outputs + 0.3 * noise(*outputs.shape),
-        "labels": torch.randint(4, (n_images,), generator=generator),
+        "labels": torch.randint(8, (n_images,), generator=generator),
         "logits": logits,
-        "replaced_logits": logits + 0.5 * noise(n_images, 4),
+        "replaced_logits": logits + 0.5 * noise(*logits.shape),
+        "embeddings": noise(n_images, 6) + 0.5,
     }
     return Evaluation(**(parts | replaced))
 
@@ -198,15 +199,19 @@ def ms_score(
     k: int = 100,
     *,
     codes_are_nonnegative: bool = False,
+    embedded_by: list[int] | None = None,
 ) -> float | None:
-    """The MS-Score of one atom, pair by pair (Bağcı et al. 2026, B.2); None where it is excluded."""
+    """The MS-Score of one atom, pair by pair (Bağcı et al. 2026, B.2); None where it is excluded.
+
+    Image i is embedded by itself, or by the i-th of `embedded_by`.
+    """
     smallest, largest = codes.min(), codes.max()
     if largest == smallest or (codes_are_nonnegative and largest <= 0):
         return None
     embeddings, weights = [], []
     for image in top_images([float(tokens.max()) for tokens in codes], k):
         position = list(codes[image]).index(codes[image].max())
-        embedding = outputs[image, position]
+        embedding = outputs[embedded_by[image] if embedded_by else image, position]
         length = np.sqrt((embedding**2).sum())
         embeddings.append(embedding / length if length > 0 else embedding)
         weights.append(min(max((codes[image].max() - smallest) / (largest - smallest), 0.0), 1.0))
@@ -217,11 +222,17 @@ def ms_score(
     return float(weighted_cosines / sum(weights[i] * weights[j] for i, j in pairs))
 
 
-def ms_scores(split: Evaluation, k: int = 100) -> list[float | None]:
+def ms_scores(split: Evaluation, k: int = 100, embedded_by: list[int] | None = None) -> list[float | None]:
     """The MS-Score of every atom."""
     codes, outputs = split.codes.double().numpy(), split.outputs.double().numpy()
     return [
-        ms_score(codes[:, :, atom], outputs, k, codes_are_nonnegative=split.codes_are_nonnegative)
+        ms_score(
+            codes[:, :, atom],
+            outputs,
+            k,
+            codes_are_nonnegative=split.codes_are_nonnegative,
+            embedded_by=embedded_by,
+        )
         for atom in range(split.n_atoms)
     ]
 
@@ -265,3 +276,19 @@ def matched_cosine(a: Float64[np.ndarray, "atoms width"], b: Float64[np.ndarray,
     matchings = permutations(many, len(few))
     best = max(sum(float(x @ y) for x, y in zip(few, matching, strict=True)) for matching in matchings)
     return best / len(few) - left_over
+
+
+def ms_score_pach(
+    scores: Float64[np.ndarray, " images"], embeddings: Float64[np.ndarray, "images width"]
+) -> float | None:
+    """Pach et al. 2025, section 3.2: the mean cosine of all pairs, weighted; None for an atom with one score only."""
+    smallest, largest = scores.min(), scores.max()
+    if smallest == largest:
+        return None
+    total = weight = 0.0
+    for i, j in combinations(range(len(scores)), 2):
+        lengths = np.sqrt((embeddings[i] ** 2).sum()) * np.sqrt((embeddings[j] ** 2).sum())
+        cosine = embeddings[i] @ embeddings[j] / lengths if lengths > 0 else 0.0
+        both = (scores[i] - smallest) / (largest - smallest) * (scores[j] - smallest) / (largest - smallest)
+        total, weight = total + both * cosine, weight + both
+    return float(total / weight) if weight > 0 else None

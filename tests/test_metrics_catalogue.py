@@ -40,7 +40,10 @@ def test_rows_are_found_under_their_own_name() -> None:
     assert [row.name for row in rows_of("metrics.replacement:Replacement")] == [
         "top1",
         "top1_untouched",
+        "top5",
+        "top5_untouched",
         "agreement",
+        "kl",
         "max_logit_difference",
     ]
 

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 from references import interval, number, wilson
 
 from metrics import intervals
-from metrics.intervals import N_RESAMPLES, block_counts, bootstrapped, proportion
+from metrics.catalogue import Value
+from metrics.intervals import N_RESAMPLES, ImageMean, block_counts, bootstrapped, dealt, proportion
 
 
 def sample(n: int, seed: int = 0) -> np.ndarray:
@@ -91,3 +93,45 @@ def test_block_counts_draw_as_many_blocks_as_there_are() -> None:
     assert (counts.sum(axis=1) == 64).all()
     assert counts.mean(axis=0) == pytest.approx(np.ones(64), abs=0.2)
     assert counts.var() == pytest.approx(63 / 64, rel=0.05)
+
+
+def mean_of(numbers: np.ndarray, sizes: list[int]) -> Value:
+    mean = ImageMean(len(numbers))
+    for images in torch.arange(len(numbers)).split(sizes):
+        mean.add(images, torch.from_numpy(numbers)[images])
+    return mean.value()
+
+
+def test_the_mean_over_images_is_the_mean_however_they_are_batched() -> None:
+    numbers = sample(300)
+    one, many = mean_of(numbers, [300]), mean_of(numbers, [7] * 42 + [6])
+    assert number(one) == pytest.approx(numbers.mean(), abs=1e-15)
+    assert (one.n, one.interval) == (300, "bootstrap over images in 64 blocks")
+    assert [number(many), *interval(many)] == pytest.approx([number(one), *interval(one)], abs=1e-14)
+
+
+def test_the_interval_of_a_mean_in_blocks_is_near_the_bootstrap_over_images_of_a_sorted_split() -> None:
+    numbers = np.sort(sample(6400))
+    low, high = interval(mean_of(numbers, [6400]))
+    expected = interval(bootstrapped(numbers, "images"))
+    assert high - low == pytest.approx(expected[1] - expected[0], rel=0.25)
+
+
+def test_with_fewer_images_than_blocks_each_image_is_resampled() -> None:
+    numbers = sample(30)
+    low, high = interval(mean_of(numbers, [30]))
+    expected = interval(bootstrapped(numbers, "images"))
+    assert (low, high) == pytest.approx(expected, abs=0.1)
+
+
+def test_the_mean_of_no_image_of_one_and_of_some() -> None:
+    assert ImageMean(5).value(n_excluded=5, reason="all broken") == Value.null("all broken", n_excluded=5)
+    assert ImageMean(0).value() == Value.null("no images")
+    assert mean_of(np.array([2.5]), [1]) == Value(2.5, None, None, "none: one block of images", 1)
+
+
+def test_images_are_dealt_to_blocks_of_one_size() -> None:
+    blocks = dealt(1000)
+    sizes = torch.bincount(blocks.long(), minlength=64)
+    assert (int(sizes.min()), int(sizes.max())) == (15, 16)
+    assert blocks[:64].unique().numel() < 64  # at random, not in turn

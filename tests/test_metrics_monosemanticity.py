@@ -12,7 +12,8 @@ from torch import Tensor
 
 from metrics import monosemanticity
 from metrics.catalogue import Value
-from metrics.exemplars import Exemplars
+from metrics.exemplars import Exemplars, Ranking
+from metrics.intervals import SEED
 from metrics.monosemanticity import MSScore
 
 
@@ -28,15 +29,15 @@ def measured(split: Evaluation, k: int = 100) -> Mapping[str, Value]:
 
 def scores(split: Evaluation, k: int = 100, batch_size: int = 16) -> list[float | None]:
     """The score of every atom, None for NaN."""
-    per_atom = streamed(split, k, batch_size).per_atom().scores.tolist()
+    per_atom = streamed(split, k, batch_size).per_atom()[0].scores.tolist()
     return [None if np.isnan(score) else score for score in per_atom]
 
 
 def ranked(split: Evaluation, k: int, batch_size: int) -> Exemplars:
-    exemplars: Exemplars | None = None
+    ranking = Ranking(k)
     for batch in split.batches(batch_size):
-        some = Exemplars.of(batch.images, batch.codes, k)
-        exemplars = some if exemplars is None else exemplars.followed_by(some, k)
+        ranking.add(batch.images, batch.summary)
+    exemplars = ranking.exemplars()
     assert exemplars is not None
     return exemplars
 
@@ -93,6 +94,47 @@ def test_values_are_the_mean_the_median_and_their_share() -> None:
     assert (values["ms_score"].n, values["ms_score"].n_excluded) == (9, 3)
     low, high = wilson(3, 12)
     assert interval(values["ms_excluded_share"]) == pytest.approx((100 * low, 100 * high), abs=2e-4)
+
+
+# --- the null baseline -----------------------------------------------------------------------------------------------
+
+
+def shuffled(n_images: int) -> list[int]:
+    order: list[int] = torch.randperm(n_images, generator=torch.Generator().manual_seed(SEED)).tolist()
+    return order
+
+
+@pytest.mark.parametrize("batch_size", [1, 16, 40])
+@pytest.mark.parametrize("k", [5, 100])
+def test_the_null_baseline_embeds_each_image_by_another(k: int, batch_size: int) -> None:
+    split = evaluation(n_images=40, n_atoms=12)
+    split.codes[:, :, [1, 5, 6]] = 0
+    expected = [score for score in ms_scores(split, k, embedded_by=shuffled(40)) if score is not None]
+    metric = MSScore(split, top_k=k)
+    value = stream(metric, split, batch_size)["ms_score_permuted"]
+    assert number(value) == pytest.approx(100 * np.mean(expected), abs=1e-10)
+    assert (value.n, value.n_excluded, value.reason) == (9, 3, "3 never active")
+
+
+def test_the_null_baseline_of_atoms_with_meaning_is_what_any_images_score() -> None:
+    generator = torch.Generator().manual_seed(0)
+    kind = torch.randint(10, (400,), generator=generator)
+    split = evaluation(
+        codes=(kind[:, None] == torch.arange(10)).float()[:, None] + 0.01 * torch.rand(400, 1, 10, generator=generator),
+        outputs=torch.eye(10)[kind][:, None],
+    )
+    values = measured(split, k=20)
+    assert number(values["ms_score"]) == pytest.approx(100)
+    assert number(values["ms_score_permuted"]) == pytest.approx(10, abs=3)  # of ten kinds, two images are of one
+
+
+def test_the_null_baseline_leaves_out_atoms_that_it_cannot_embed() -> None:
+    split = evaluation(n_atoms=3)
+    split.codes[11, 2, :] = torch.tensor([-9.0, 9.0, -9.0])
+    split.outputs[shuffled(40)[11], 2, 0] = torch.inf
+    values = measured(split, k=5)
+    assert values["ms_score"].n >= values["ms_score_permuted"].n
+    assert "not finite" in (values["ms_score_permuted"].reason or "")
 
 
 # --- exemplars -------------------------------------------------------------------------------------------------------
@@ -266,7 +308,7 @@ def test_every_reason_is_counted() -> None:
 
 def test_all_dead_is_null_and_fully_excluded() -> None:
     values = measured(evaluation(codes=torch.zeros(20, 3, 6), codes_are_nonnegative=True))
-    for name in ("ms_score", "ms_score_median", "ms_score_alive"):
+    for name in ("ms_score", "ms_score_median", "ms_score_alive", "ms_score_permuted"):
         assert (values[name].value, values[name].reason) == (None, "no atom has a score: 6 never active")
         assert values[name].n_excluded == 6
     assert values["ms_excluded_share"].value == 100
@@ -287,6 +329,12 @@ def test_one_scored_atom_has_no_interval() -> None:
 def test_an_embedding_of_zeros_is_orthogonal_to_everything_itself_included() -> None:
     split = one_atom([2.0, 2.0, 2.0, 2.0, 0.0], [[0.0, 0.0], [0.0, 0.0], [1.0, 0.0], [2.0, 0.0], [5.0, 5.0]])
     assert scores(split) == pytest.approx([1 / 6], abs=1e-12)  # one of six pairs has cosine 1, the others 0
+
+
+def test_all_ties_keep_the_first_images() -> None:
+    split = evaluation(n_images=30, codes=torch.cat([torch.ones(30, 2, 3), torch.zeros(30, 1, 3)], dim=1))
+    assert scores(split, k=4, batch_size=7) == pytest.approx(ms_scores(split, k=4), abs=1e-12)
+    assert ranked(split, 4, 7).images.tolist() == [[0, 1, 2, 3]] * 3
 
 
 @pytest.mark.parametrize("missing", [0, 1])

@@ -1,14 +1,18 @@
 """R2 and its variants: against the definition and scikit-learn; moments merge; each baseline scores 0 (NMSE: 1)."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from references import Evaluation, evaluation, interval, nmse_zero_baseline, number, r2, r2_scalar_mean, stream
+from references import Batch, Evaluation, evaluation, interval, nmse_zero_baseline, number, r2, r2_scalar_mean, stream
 from sklearn.metrics import r2_score
 from torch import Tensor
 
+from metrics import reconstruction
 from metrics.catalogue import Value
 from metrics.reconstruction import Moments, Reconstruction
 
@@ -135,6 +139,50 @@ def test_what_is_not_finite_is_null(part: str) -> None:
     getattr(split, part)[5, 1, 2] = torch.nan
     values = measured(split)
     assert all(value.value is None and "not finite" in (value.reason or "") for value in values.values())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_is_measured_stays_as_it_is(dtype: torch.dtype) -> None:
+    class Itself(Batch):
+        """Hands out the tensors themselves; indexing would copy them."""
+
+        @property
+        def outputs(self) -> Tensor:
+            return self.evaluation.outputs
+
+        @property
+        def reconstruction(self) -> Tensor:
+            return self.evaluation.reconstruction
+
+    split = evaluation(outputs=evaluation().outputs.to(dtype))
+    x, x_hat = split.outputs.clone(), split.reconstruction.clone()
+    Reconstruction(split).update(Itself(split, torch.arange(40)), pass_index=0)
+    assert torch.equal(split.outputs, x)
+    assert torch.equal(split.reconstruction, x_hat)
+
+
+def test_a_few_images_at_a_time_are_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    split = evaluation(n_images=90)
+    at_once = measured(split)
+    monkeypatch.setattr(reconstruction, "MAX_ELEMENTS", 40)
+    for name, value in measured(split).items():
+        assert [number(value), *interval(value)] == pytest.approx(
+            [number(at_once[name]), *interval(at_once[name])], abs=1e-12
+        )
+
+
+def test_what_concerns_the_outputs_alone_is_computed_once_for_all_methods() -> None:
+    split = evaluation()
+    computed: dict[object, object] = {}
+
+    class Side(Batch):
+        def of_site(self, make: Callable[[Any], Any]) -> Any:
+            return computed.setdefault(make, make(self))
+
+    for reconstruction_of_a_method in (split.outputs, split.reconstruction):
+        split.reconstruction = reconstruction_of_a_method
+        Reconstruction(split).update(Side(split, torch.arange(40)), pass_index=0)
+    assert len(computed) == 1
 
 
 def test_one_image_has_no_interval() -> None:

@@ -21,7 +21,7 @@ def test_two_images_by_hand() -> None:
     assert values["l0"].value == 1.25
     assert values["density"].value == 31.25
     assert values["dead_share"].value == 25
-    assert values["l0"].interval == "bootstrap over images"
+    assert values["l0"].interval == "bootstrap over images in 64 blocks"
     assert values["dead_share"].interval == "wilson over atoms"
 
 
