@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.datasets import Dataset, check_at_least, labels_of
+from metrics.protocol import Truth
 
 Transform = Callable[[UInt8[Tensor, "images 3 h w"]], Float[Tensor, "images 3 h2 w2"]]
 """A network's own preprocessing of a batch of pixels."""
@@ -42,6 +43,7 @@ class Backbone:
         fingerprint: SHA-256, in hex, of weights and preprocessing (`fingerprint_of`).
         licence: Under which terms the weights may be used.
         notes: Facts worth keeping (parameters, training options).
+        truth: What is known of how its site was made; None where nothing is, as for all networks but planted ones.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Backbone:
     fingerprint: str
     licence: str
     notes: Mapping[str, float | int | str] = field(default_factory=dict)
+    truth: Truth | None = None
 
     @classmethod
     def of(
@@ -63,6 +66,7 @@ class Backbone:
         prefix: tuple[str, ...] = (),
         licence: str = "not stated",
         notes: Mapping[str, float | int | str] | None = None,
+        truth: Truth | None = None,
     ) -> "Backbone":
         """A backbone of any module, which is put in eval mode and frozen in place.
 
@@ -74,6 +78,7 @@ class Backbone:
             prefix: Kinds of the tokens before the patch tokens; `prefix_of` reads them off a timm network.
             licence: Under which terms the weights may be used.
             notes: Facts worth keeping, added to the count of parameters.
+            truth: What is known of how its site was made.
 
         Raises:
             ValueError: `prefix` names a kind that is neither "cls" nor "register".
@@ -83,7 +88,7 @@ class Backbone:
         module.eval().requires_grad_(False)
         counted = {"n_parameters": sum(parameter.numel() for parameter in module.parameters())}
         fingerprint = fingerprint_of(module, preprocessing)
-        return cls(name, module, transform, prefix, fingerprint, licence, {**counted, **(notes or {})})
+        return cls(name, module, transform, prefix, fingerprint, licence, {**counted, **(notes or {})}, truth)
 
 
 def fingerprint_of(module: nn.Module, preprocessing: str) -> str:
@@ -192,7 +197,7 @@ class EmbeddedViT:
         Raises:
             FloatingPointError: The loss stopped being a finite number.
         """
-        with _own_random_state(self.seed), _one_thread():
+        with _own_random_state(self.seed), one_thread():
             module = self._architecture(_side(dataset), len(dataset.classes))
             _train(module, dataset, self, report)
         return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
@@ -278,7 +283,8 @@ def _own_random_state(seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """Within, torch works on one thread, so that sums come in one order."""
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

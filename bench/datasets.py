@@ -12,7 +12,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 from torch.nn import functional
 
@@ -33,6 +33,11 @@ class Split(Protocol):
         """The known causes of each image by name, as indices; empty where none are known."""
         ...
 
+    @property
+    def concepts(self) -> Bool[Tensor, "images tokens concepts"] | None:
+        """Which concepts each patch shows, patches row by row; None where nobody knows."""
+        ...
+
     def __len__(self) -> int: ...
 
     def images(self, rows: Int[Tensor, " rows"] | slice) -> UInt8[Tensor, "rows 3 height width"]:
@@ -48,11 +53,13 @@ class InMemory:
         pixels: Every image.
         labels: Index into the data set's classes, per image; None where nobody has labelled them.
         factors: The known causes of each image by name, as indices.
+        concepts: Which concepts each patch shows, patches row by row; None where nobody knows.
     """
 
     pixels: UInt8[Tensor, "images 3 height width"]
     labels: Int[Tensor, " images"] | None
     factors: Mapping[str, Int[Tensor, " images"]] = field(default_factory=dict)
+    concepts: Bool[Tensor, "images tokens concepts"] | None = None
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -112,7 +119,7 @@ def labels_of(split: Split) -> Int[Tensor, " images"]:
 
 
 def fingerprint_of(train: Split, test: Split) -> str:
-    """SHA-256, in hex, of both splits: shape and bytes of the pixels, labels, and factors with their names."""
+    """SHA-256, in hex, of both splits: shape and bytes of pixels, labels, concepts, and factors by name."""
     digest = hashlib.sha256()
 
     def add(name: str, tensor: Tensor) -> None:
@@ -120,10 +127,9 @@ def fingerprint_of(train: Split, test: Split) -> str:
         digest.update(tensor.contiguous().numpy().tobytes())
 
     for split in (train, test):
-        if split.labels is not None:
-            add("labels", split.labels.long())
-        for name, values in sorted(split.factors.items()):
-            add(name, values.long())
+        for name, values in (("labels", split.labels), ("concepts", split.concepts), *sorted(split.factors.items())):
+            if values is not None:
+                add(name, values.long())
         for start in range(0, len(split), 1024):
             add("pixels", split.images(slice(start, start + 1024)))
     return digest.hexdigest()

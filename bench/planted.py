@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bench.activations import TensorSource
+from bench.planted_network import KnownParts
 from methods.protocol import READABLE, Activations, ImageActivations
 
 POSITIONS = 4
@@ -57,7 +58,16 @@ def planted(reads: frozenset[str] = READABLE) -> TensorSource:
     outputs = inputs @ weight.T + bias
     head = torch.nn.functional.normalize(directions @ weight.T, dim=1)
     images = PlantedImages(inputs.view(150, POSITIONS, 40), outputs.view(150, POSITIONS, 12), labels, head)
-    return TensorSource(inputs, outputs, weight, bias, images=images).only(reads)
+    return TensorSource(inputs, outputs, weight, bias, images=images, truth=halves(weight)).only(reads)
+
+
+def halves(weight: Float[Tensor, "units d_in"]) -> KnownParts:
+    """Every unit as two parts, the even weights and the odd ones."""
+    units, d_in = weight.shape
+    is_odd = torch.arange(d_in) % 2
+    holds = torch.stack([1 - is_odd, is_odd]).repeat(units, 1)
+    units_of, concepts = torch.arange(units).repeat_interleave(2), torch.arange(2).repeat(units)
+    return KnownParts(("even", "odd"), weight[units_of] * holds, units_of, concepts)
 
 
 def degenerate(reads: frozenset[str] = READABLE) -> Iterator[tuple[str, TensorSource]]:

@@ -116,8 +116,28 @@ class ImageSource(Protocol):
 
 
 @runtime_checkable
+class KnownParts(Protocol):
+    """What the units of a site were made of, for the control that reads "truth"."""
+
+    @property
+    def parts(self) -> Float[Tensor, "parts d_in"]:
+        """The kernel rows of the parts; those of one unit hold different weights and sum to its kernel row."""
+        ...
+
+    @property
+    def unit_of_part(self) -> Int[Tensor, " parts"]:
+        """The unit that each part is of."""
+        ...
+
+
+@runtime_checkable
 class ActivationSource(Protocol):
     """The probing split's tokens at one site, streamed: nothing here asks for all of them in memory at once."""
+
+    @property
+    def truth(self) -> KnownParts | None:
+        """What the site's units were made of; None where nobody knows or the method does not read "truth"."""
+        ...
 
     @property
     def images(self) -> ImageSource | None:
@@ -172,9 +192,10 @@ class Decomposition:
     notes: Mapping[str, float | int | str | bool] = field(default_factory=dict)
 
 
-READABLE = frozenset({"inputs", "outputs", "weight", "images", "labels"})
-"""What a method can declare to read. Every site has all of it but the labels, which are the data set's: where it has
-none, the cells of methods that read them are skipped, with that as the reason."""
+READABLE = frozenset({"inputs", "outputs", "weight", "images", "labels", "truth"})
+"""What a method can declare to read. Every site has all of it but the labels, which are the data set's, and the truth,
+which planted networks have: where there is none, the cells of methods that read it are skipped, with that as the
+reason."""
 
 
 @runtime_checkable
