@@ -23,7 +23,8 @@ from torch import Tensor
 from bench.backbones import Report
 from bench.datasets import Split
 from bench.sites import Site, sampled_positions
-from methods.protocol import Activations, ImageActivations, ImageSource, KnownParts
+from methods.parts import KnownParts
+from methods.protocol import Activations, ImageActivations, ImageSource
 
 BATCH_IMAGES = 256
 VERSION = 1

@@ -176,5 +176,5 @@ class Concepts:
 
 def joined(patches: Float[Tensor, "images 16 3 8 8"]) -> Float[Tensor, "images 3 32 32"]:
     """The images that patches make, row by row."""
-    grid = patches.unflatten(1, (GRID, GRID))
+    grid = patches.view(-1, GRID, GRID, 3, PATCH, PATCH)
     return grid.permute(0, 3, 1, 4, 2, 5).reshape(len(patches), 3, GRID * PATCH, GRID * PATCH)

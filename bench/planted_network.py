@@ -22,9 +22,8 @@ What makes it easy or hard, and for whom:
   Methods that look for directions in the outputs meet about 2.5 nonzero entries a concept and more concepts than
   units: the sparse superposition that they are made for, which they can only recover up to its interference.
 - Larger `overlap`, `noise`, `interference` and `distractors` make it harder for all. `interference` bounds how near
-  any method can come to a part's direction: nothing tells to which part such a weight was dealt.
-- `n_units` sets how crowded a unit's space is (harder for directions), `fewest_parts` and `most_parts` how much there
-  is to split (harder for partitions).
+  any method can come to a part's direction: nothing tells to which part such a weight was dealt. Fewer `n_units` make
+  it harder for directions, more parts a unit (`fewest_parts`, `most_parts`) for partitions.
 
 The defaults were chosen by what the truth itself scores (each part tells its own concept, the whole unit does not),
 by the accuracy of the network, and before any method was run on it.
@@ -37,7 +36,7 @@ from typing import ClassVar, Final
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -162,10 +161,9 @@ class PlantedNetwork:
         Raises:
             UsageError: The data set is not `concepts`.
         """
-        n_concepts = n_concepts_of(dataset)
-        plan, rng = self.plan(n_concepts), np.random.default_rng((self.seed, 1))
+        plan, rng = self.plan(n_concepts_of(dataset)), np.random.default_rng((self.seed, 1))
         module = PlantedModule(self.d_in, self.n_units, len(dataset.classes)).requires_grad_(False)
-        filters, thresholds = self._filters(plan, n_concepts, rng)
+        filters, thresholds = self._filters(plan, rng)
         module.filters.weight.copy_(filters)
         module.filters.bias.copy_(thresholds)  # type: ignore[union-attr]
         module.site.weight.copy_(torch.from_numpy(plan.kernel))
@@ -240,13 +238,14 @@ class PlantedNetwork:
         return dealt
 
     def _filters(
-        self, plan: Plan, n_concepts: int, rng: np.random.Generator
+        self, plan: Plan, rng: np.random.Generator
     ) -> tuple[Float[Tensor, "d_in 3 8 8"], Float[Tensor, " d_in"]]:
         """Filters on pixels in [0, 1] and thresholds.
 
         Each concept's amplitude is read off a patch by the pseudo-inverse of all templates and of even light, which is
         exact but for pixel noise and saturation. A filter's own noise is white within what these leave free.
         """
+        n_concepts = plan.strength.shape[1]
         light = np.eye(3).repeat(concepts.PATCH**2, axis=1)
         seen = np.concatenate([concepts.templates(n_concepts).flatten(1).double().numpy(), light])
         reads = np.linalg.pinv(seen).T
@@ -259,8 +258,8 @@ class PlantedNetwork:
         filters = 255 * (plan.strength @ reads[:n_concepts] + tint @ reads[n_concepts:] + white)
         # A distractor is centred on the mean light, 50 grey levels, so that its ReLU cuts in the middle.
         thresholds = np.where(is_distractor, -50 * tint.sum(axis=1), -0.1)
-        shape = (self.d_in, 3, concepts.PATCH, concepts.PATCH)
-        return torch.from_numpy(filters).float().view(shape), torch.from_numpy(thresholds).float()
+        shaped = torch.from_numpy(filters).float().view(-1, 3, concepts.PATCH, concepts.PATCH)
+        return shaped, torch.from_numpy(thresholds).float()
 
 
 def n_concepts_of(dataset: Dataset) -> int:
@@ -271,20 +270,16 @@ def n_concepts_of(dataset: Dataset) -> int:
     """
     known = dataset.train.concepts
     if known is None or dataset.classes != concepts.names(known.shape[2]):
-        raise UsageError(
-            f"backbone: planted_network was given the data set {dataset.name!r}; expected 'concepts', whose glyphs its "
-            "filters are made for; change either"
-        )
+        what = f"planted_network was given the data set {dataset.name!r}"
+        raise UsageError(f"backbone: {what}; expected 'concepts', whose glyphs its filters are made for; change either")
     return known.shape[2]
 
 
 def truth_of(plan: Plan, names: tuple[str, ...], kernel: Float[Tensor, "units d_in"]) -> KnownParts:
     """The truth about a kernel: its rows cut up by owner, so that parts sum to them exactly."""
-    unit_of_part = torch.from_numpy(plan.unit_of_part)
-    holds: Bool[Tensor, "parts d_in"] = torch.from_numpy(plan.owner)[unit_of_part] == torch.arange(
-        len(unit_of_part)
-    ).unsqueeze(1)
-    return KnownParts(names, kernel[unit_of_part] * holds, unit_of_part, torch.from_numpy(plan.concept_of_part))
+    unit_of_part, concept_of_part = torch.from_numpy(plan.unit_of_part), torch.from_numpy(plan.concept_of_part)
+    holds = torch.from_numpy(plan.owner)[unit_of_part] == torch.arange(len(unit_of_part))[:, None]
+    return KnownParts(names, kernel[unit_of_part] * holds, unit_of_part, concept_of_part)
 
 
 def fit_head(module: PlantedModule, split: Split, labels: Int[Tensor, " images"], report: Report) -> None:
@@ -292,8 +287,8 @@ def fit_head(module: PlantedModule, split: Split, labels: Int[Tensor, " images"]
     pooled = []
     for start in range(0, len(split), BATCH_IMAGES):
         report("fitting the head", start, len(split))
-        images = split.images(slice(start, start + BATCH_IMAGES)).float() / 255
-        pooled.append(module.site(module.features(images)).mean(dim=1).double())
+        features = module.features(split.images(slice(start, start + BATCH_IMAGES)).float() / 255)
+        pooled.append(module.site(features).mean(dim=1).double())
     x = torch.cat(pooled)
     wanted = functional.one_hot(labels.long(), module.head.out_features).double()
     mean, centre = x.mean(dim=0), wanted.mean(dim=0)

@@ -12,6 +12,8 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from methods.parts import KnownParts
+
 Codes = Float[Tensor, "tokens atoms"]
 """The value of every atom for every token; a zero means that the atom is not active."""
 
@@ -112,21 +114,6 @@ class ImageSource(Protocol):
         Raises:
             LookupError: There are no labels.
         """
-        ...
-
-
-@runtime_checkable
-class KnownParts(Protocol):
-    """What the units of a site were made of, for the control that reads "truth"."""
-
-    @property
-    def parts(self) -> Float[Tensor, "parts d_in"]:
-        """The kernel rows of the parts; those of one unit hold different weights and sum to its kernel row."""
-        ...
-
-    @property
-    def unit_of_part(self) -> Int[Tensor, " parts"]:
-        """The unit that each part is of."""
         ...
 
 
