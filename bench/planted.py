@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bench.activations import TensorSource
-from bench.planted_network import KnownParts
+from bench.known_parts import KnownParts, cut
 from methods.protocol import READABLE, Activations, ImageActivations
 
 POSITIONS = 4
@@ -64,10 +64,9 @@ def planted(reads: frozenset[str] = READABLE) -> TensorSource:
 def halves(weight: Float[Tensor, "units d_in"]) -> KnownParts:
     """Every unit as two parts, the even weights and the odd ones."""
     units, d_in = weight.shape
-    is_odd = torch.arange(d_in) % 2
-    holds = torch.stack([1 - is_odd, is_odd]).repeat(units, 1)
-    units_of, concepts = torch.arange(units).repeat_interleave(2), torch.arange(2).repeat(units)
-    return KnownParts(("even", "odd"), weight[units_of] * holds, units_of, concepts)
+    unit_of_part, concept_of_part = torch.arange(2 * units) // 2, torch.arange(2 * units) % 2
+    owner = 2 * torch.arange(units)[:, None] + torch.arange(d_in) % 2
+    return cut(weight, owner, unit_of_part, concept_of_part, ("even", "odd"))
 
 
 def degenerate(reads: frozenset[str] = READABLE) -> Iterator[tuple[str, TensorSource]]:

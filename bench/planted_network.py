@@ -23,10 +23,11 @@ What makes it easy or hard, and for whom:
   units: the sparse superposition that they are made for, which they can only recover up to its interference.
 - Larger `overlap`, `noise`, `interference` and `distractors` make it harder for all. `interference` bounds how near
   any method can come to a part's direction: nothing tells to which part such a weight was dealt. Fewer `n_units` make
-  it harder for directions, more parts a unit (`fewest_parts`, `most_parts`) for partitions.
+  it harder for directions, more parts a unit (`fewest_parts`, `most_parts`) for partitions. Where `spread` is large,
+  a unit's top images are those of its strongest part.
 
-The defaults were chosen by what the truth itself scores (each part tells its own concept, the whole unit does not),
-by the accuracy of the network, and before any method was run on it.
+The defaults were chosen by what the truth and the whole units score (a part tells its own concept, the top images of a
+unit mix several) and by the accuracy of the network, not by the score of any method.
 """
 
 import math
@@ -43,30 +44,16 @@ from torch.nn import functional
 from bench import UsageError, concepts
 from bench.backbones import Backbone, Report, one_thread
 from bench.datasets import Dataset, Split, check_at_least, labels_of
+from bench.known_parts import cut
 
 SITE: Final = "site"
 REFERENCE_NOISE: Final = 12.0
 """Pixel noise, in grey levels, at which `PlantedNetwork.noise` is meant: the default of `bench.concepts`."""
+RESPONSE: Final = 5.0
+"""What a part gives for its concept at full strength, on average; its weights are then about 1."""
 RIDGE: Final = 1e-3
 """Of the head, as a share of the mean variance of the pooled units."""
 BATCH_IMAGES: Final = 500
-
-
-@dataclass(frozen=True, eq=False)
-class KnownParts:
-    """A `metrics.protocol.Truth` and a `methods.protocol.KnownParts`: of what the units of a site were made.
-
-    Attributes:
-        names: The concepts.
-        parts: The kernel row of each part.
-        unit_of_part: The unit that it is of, ascending.
-        concept_of_part: The concept that it answers to.
-    """
-
-    names: tuple[str, ...]
-    parts: Float[Tensor, "parts d_in"]
-    unit_of_part: Int[Tensor, " parts"]
-    concept_of_part: Int[Tensor, " parts"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +73,12 @@ class Plan:
     owner: Int[np.ndarray, "units d_in"]
     unit_of_part: Int[np.ndarray, " parts"]
     concept_of_part: Int[np.ndarray, " parts"]
+
+    @property
+    def ownership(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Owner of each weight, unit and concept of each part, for torch."""
+        owner, unit, concept = map(torch.from_numpy, (self.owner, self.unit_of_part, self.concept_of_part))
+        return owner, unit, concept
 
 
 class PlantedModule(nn.Module):
@@ -118,6 +111,7 @@ class PlantedNetwork:
         fewest_parts: Parts of a polysemantic unit, at least.
         most_parts: Parts of a polysemantic unit, at most.
         monosemantic: Share of units that have one part.
+        spread: How unequally the parts of a unit answer to their concepts: 0 all alike.
         overlap: Share of the inputs with a concept that answer to a second one too.
         distractors: Share of inputs that answer to no concept.
         interference: Size of a weight that is no concept's, as a share of those that are.
@@ -130,6 +124,7 @@ class PlantedNetwork:
     fewest_parts: int = 2
     most_parts: int = 4
     monosemantic: float = 0.125
+    spread: float = 0.1
     overlap: float = 0.25
     distractors: float = 0.25
     interference: float = 0.05
@@ -143,7 +138,7 @@ class PlantedNetwork:
         for option, least in (("d_in", 1), ("n_units", 1), ("fewest_parts", 1), ("seed", 0)):
             check_at_least(option, getattr(self, option), least)
         check_at_least("most_parts", self.most_parts, self.fewest_parts)
-        for option in ("monosemantic", "overlap", "distractors"):
+        for option in ("monosemantic", "spread", "overlap", "distractors"):
             if not 0 <= getattr(self, option) <= 1:
                 raise ValueError(f"{option}: received {getattr(self, option)}; expected a share in [0, 1]; change it")
         for option in ("interference", "noise"):
@@ -152,8 +147,12 @@ class PlantedNetwork:
 
     def skeleton(self) -> nn.Module:
         """The architecture without weights, for a set of one class."""
+        return self._architecture(1)
+
+    def _architecture(self, n_classes: int) -> PlantedModule:
+        """Without weights, so that none are drawn from anybody's random state."""
         with torch.device("meta"):
-            return PlantedModule(self.d_in, self.n_units, 1)
+            return PlantedModule(self.d_in, self.n_units, n_classes).requires_grad_(False)
 
     def weights(self, dataset: Dataset, report: Report) -> dict[str, Tensor]:
         """The state: drawn filters and kernel, and a head fitted to `dataset.train`.
@@ -162,7 +161,7 @@ class PlantedNetwork:
             UsageError: The data set is not `concepts`.
         """
         plan, rng = self.plan(n_concepts_of(dataset)), np.random.default_rng((self.seed, 1))
-        module = PlantedModule(self.d_in, self.n_units, len(dataset.classes)).requires_grad_(False)
+        module = self._architecture(len(dataset.classes)).to_empty(device="cpu")
         filters, thresholds = self._filters(plan, rng)
         module.filters.weight.copy_(filters)
         module.filters.bias.copy_(thresholds)  # type: ignore[union-attr]
@@ -175,7 +174,7 @@ class PlantedNetwork:
     def assemble(self, weights: Mapping[str, Tensor], dataset: Dataset) -> Backbone:
         """The network with these weights, and the truth about its units."""
         plan = self.plan(n_concepts_of(dataset))
-        module = PlantedModule(self.d_in, self.n_units, len(dataset.classes))
+        module = self._architecture(len(dataset.classes)).to_empty(device="cpu")
         module.load_state_dict(weights, strict=True)
         return Backbone.of(
             f"planted-{self.n_units}x{self.d_in}",
@@ -184,7 +183,7 @@ class PlantedNetwork:
             preprocessing="rgb / 255",
             licence="none needed: drawn here",
             notes={"parts": len(plan.unit_of_part), "seed": self.seed},
-            truth=truth_of(plan, dataset.classes, module.site.weight.detach()),
+            truth=cut(module.site.weight.detach(), *plan.ownership, dataset.classes),
         )
 
     def plan(self, n_concepts: int) -> Plan:
@@ -198,11 +197,12 @@ class PlantedNetwork:
         for unit in range(self.n_units):
             parts = np.flatnonzero(unit_of_part == unit)
             driven = strength[:, concept_of_part[parts]]
-            is_driven = driven.max(axis=1) > 0
-            owner[unit] = np.where(is_driven, parts[driven.argmax(axis=1)], rng.choice(parts, self.d_in))
-            gains = rng.uniform(0.6, 1.4, len(parts))[driven.argmax(axis=1)]
-            own = gains * rng.uniform(0.5, 1.5, self.d_in)
-            kernel[unit] = np.where(is_driven, own, self.interference * rng.standard_normal(self.d_in))
+            mine, driven = driven.argmax(axis=1), driven.max(axis=1)
+            owner[unit] = np.where(driven > 0, parts[mine], rng.choice(parts, self.d_in))
+            own = rng.uniform(0.5, 1.5, self.d_in)
+            answers = np.bincount(mine, own * driven, len(parts)).clip(min=1e-9)
+            own *= (RESPONSE * rng.uniform(1 - self.spread, 1 + self.spread, len(parts)) / answers)[mine]
+            kernel[unit] = np.where(driven > 0, own, self.interference * rng.standard_normal(self.d_in))
         return Plan(strength, kernel.astype(np.float32), owner.astype(np.int64), unit_of_part, concept_of_part)
 
     def _strengths(self, n_concepts: int, rng: np.random.Generator) -> Float[np.ndarray, "d_in concepts"]:
@@ -220,10 +220,9 @@ class PlantedNetwork:
 
     def _dealt(self, n_concepts: int, rng: np.random.Generator) -> list[Int[np.ndarray, " parts"]]:
         """The concepts of each unit, from a deck that is shuffled anew when it is used up: all come equally often."""
-        n_single = round(self.monosemantic * self.n_units)
         most = min(self.most_parts, n_concepts)
         counts = rng.integers(min(self.fewest_parts, most), most + 1, self.n_units)
-        counts[rng.permutation(self.n_units)[:n_single]] = 1
+        counts[rng.permutation(self.n_units)[: round(self.monosemantic * self.n_units)]] = 1
         deck: list[int] = []
         dealt = []
         for n in counts.tolist():
@@ -237,9 +236,7 @@ class PlantedNetwork:
             dealt.append(np.array(hand))
         return dealt
 
-    def _filters(
-        self, plan: Plan, rng: np.random.Generator
-    ) -> tuple[Float[Tensor, "d_in 3 8 8"], Float[Tensor, " d_in"]]:
+    def _filters(self, plan: Plan, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Filters on pixels in [0, 1] and thresholds.
 
         Each concept's amplitude is read off a patch by the pseudo-inverse of all templates and of even light, which is
@@ -258,8 +255,8 @@ class PlantedNetwork:
         filters = 255 * (plan.strength @ reads[:n_concepts] + tint @ reads[n_concepts:] + white)
         # A distractor is centred on the mean light, 50 grey levels, so that its ReLU cuts in the middle.
         thresholds = np.where(is_distractor, -50 * tint.sum(axis=1), -0.1)
-        shaped = torch.from_numpy(filters).float().view(-1, 3, concepts.PATCH, concepts.PATCH)
-        return shaped, torch.from_numpy(thresholds).float()
+        shape = (-1, 3, concepts.PATCH, concepts.PATCH)
+        return torch.from_numpy(filters).float().view(shape), torch.from_numpy(thresholds).float()
 
 
 def n_concepts_of(dataset: Dataset) -> int:
@@ -273,13 +270,6 @@ def n_concepts_of(dataset: Dataset) -> int:
         what = f"planted_network was given the data set {dataset.name!r}"
         raise UsageError(f"backbone: {what}; expected 'concepts', whose glyphs its filters are made for; change either")
     return known.shape[2]
-
-
-def truth_of(plan: Plan, names: tuple[str, ...], kernel: Float[Tensor, "units d_in"]) -> KnownParts:
-    """The truth about a kernel: its rows cut up by owner, so that parts sum to them exactly."""
-    unit_of_part, concept_of_part = torch.from_numpy(plan.unit_of_part), torch.from_numpy(plan.concept_of_part)
-    holds = torch.from_numpy(plan.owner)[unit_of_part] == torch.arange(len(unit_of_part))[:, None]
-    return KnownParts(names, kernel[unit_of_part] * holds, unit_of_part, concept_of_part)
 
 
 def fit_head(module: PlantedModule, split: Split, labels: Int[Tensor, " images"], report: Report) -> None:
