@@ -185,7 +185,7 @@ def recovered(codes: Float32[ndarray, "tokens atoms"], present: Bool[ndarray, "t
     finite = np.isfinite(codes).all(axis=0)
     said = f"on {len(present)} tokens"
     if not known.any() or not finite.any():
-        what = "a concept that some tokens show and others do not" if finite.any() else "an atom whose codes are finite"
+        what = "concept that some tokens show and others do not" if finite.any() else "atom whose codes are finite"
         null = Value.null(f"no {what}, {said}", n_excluded=n_concepts)
         return {"concept_auc": null, "concept_auc_unmatched": null}
     table = aucs(codes[:, finite], present[:, known])
