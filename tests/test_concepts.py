@@ -233,7 +233,8 @@ def test_the_planted_truth_needs_a_truth_that_is_a_partition_of_the_kernel(sourc
     with pytest.raises(ValueError, match="do not hold each nonzero weight of unit 0"):
         PlantedTruth().decompose(replace(whole, truth=replace(known, parts=known.parts.flip(0))), seed=0)
     again = [0, *range(24)]
-    twice = replace(known, parts=known.parts[again], unit_of_part=known.unit_of_part[again])
+    of_parts = ("parts", "unit_of_part", "concept_of_part")
+    twice = replace(known, **{name: getattr(known, name)[again] for name in of_parts})
     with pytest.raises(ValueError, match="two parts hold one weight of unit 0"):
         PlantedTruth().decompose(replace(whole, truth=twice), seed=0)
 
