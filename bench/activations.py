@@ -23,6 +23,7 @@ from torch import Tensor
 from bench.backbones import Report
 from bench.datasets import Split
 from bench.sites import Site, sampled_positions
+from methods.parts import KnownParts
 from methods.protocol import Activations, ImageActivations, ImageSource
 
 BATCH_IMAGES = 256
@@ -153,6 +154,7 @@ class TensorSource:
         keeps: Folder for what methods keep in case they are interrupted; None keeps nothing.
         n_threads: How many threads a method may use whose result does not depend on their number.
         maps: The memory maps behind the tensors, to let go of pages that have been read.
+        truth: What the site's units were made of; None where nobody knows or the method does not read it.
     """
 
     inputs: Float[Tensor, "tokens d_in"] | None
@@ -164,6 +166,7 @@ class TensorSource:
     keeps: Path | None = None
     n_threads: int = 1
     maps: tuple[mmap.mmap, ...] = field(default=(), repr=False)
+    truth: KnownParts | None = None
 
     @property
     def n_tokens(self) -> int:
@@ -252,6 +255,7 @@ class TensorSource:
             weight=self.weight if "weight" in reads else None,
             bias=self.bias if "weight" in reads else None,
             images=images,
+            truth=self.truth if "truth" in reads else None,
         )
 
     def keep(self, name: str, tensors: Mapping[str, Tensor]) -> None:
@@ -279,4 +283,5 @@ def opened(folder: Path, site: Site, split: Split, report: Report) -> TensorSour
     arrays = [np.load(folder / f"{name}.npy", mmap_mode="c") for name in ("inputs", "outputs")]
     inputs, outputs = (torch.from_numpy(array) for array in arrays)
     maps = tuple(array._mmap for array in arrays)
-    return TensorSource(inputs, outputs, site.weight, site.bias, report, SiteImages(site, split), maps=maps)
+    images, truth = SiteImages(site, split), site.backbone.truth
+    return TensorSource(inputs, outputs, site.weight, site.bias, report, images, maps=maps, truth=truth)

@@ -43,7 +43,7 @@ class Backbone:
         fingerprint: SHA-256, in hex, of weights and preprocessing (`fingerprint_of`).
         licence: Under which terms the weights may be used.
         notes: Facts worth keeping (parameters, training options).
-        truth: What is known of how a site in it was made; None where nothing is.
+        truth: What is known of how its site was made; None where nothing is, as for all networks but planted ones.
     """
 
     name: str
@@ -66,6 +66,7 @@ class Backbone:
         prefix: tuple[str, ...] = (),
         licence: str = "not stated",
         notes: Mapping[str, float | int | str] | None = None,
+        truth: Truth | None = None,
     ) -> "Backbone":
         """A backbone of any module, which is put in eval mode and frozen in place.
 
@@ -77,6 +78,7 @@ class Backbone:
             prefix: Kinds of the tokens before the patch tokens; `prefix_of` reads them off a timm network.
             licence: Under which terms the weights may be used.
             notes: Facts worth keeping, added to the count of parameters.
+            truth: What is known of how its site was made.
 
         Raises:
             ValueError: `prefix` names a kind that is neither "cls" nor "register".
@@ -86,7 +88,7 @@ class Backbone:
         module.eval().requires_grad_(False)
         counted = {"n_parameters": sum(parameter.numel() for parameter in module.parameters())}
         fingerprint = fingerprint_of(module, preprocessing)
-        return cls(name, module, transform, prefix, fingerprint, licence, {**counted, **(notes or {})})
+        return cls(name, module, transform, prefix, fingerprint, licence, {**counted, **(notes or {})}, truth)
 
     @torch.inference_mode()
     def embeddings(self, images: UInt8[Tensor, "images 3 h w"]) -> Float[Tensor, "images width"]:
@@ -209,7 +211,7 @@ class EmbeddedViT:
         Raises:
             FloatingPointError: The loss stopped being a finite number.
         """
-        with _own_random_state(self.seed), _one_thread():
+        with _own_random_state(self.seed), one_thread():
             module = self._architecture(_side(dataset), len(dataset.classes))
             _train(module, dataset, self, report)
         return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
@@ -295,7 +297,8 @@ def _own_random_state(seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """Within, torch works on one thread, so that sums come in one order."""
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

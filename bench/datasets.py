@@ -35,7 +35,7 @@ class Split(Protocol):
 
     @property
     def concepts(self) -> Bool[Tensor, "images tokens concepts"] | None:
-        """Which of the known concepts are present at each token; None where none were planted."""
+        """Which concepts each patch shows, patches row by row; None where nobody knows."""
         ...
 
     def __len__(self) -> int: ...
@@ -53,7 +53,7 @@ class InMemory:
         pixels: Every image.
         labels: Index into the data set's classes, per image; None where nobody has labelled them.
         factors: The known causes of each image by name, as indices.
-        concepts: Which of the known concepts are present at each token; None where none were planted.
+        concepts: Which concepts each patch shows, patches row by row; None where nobody knows.
     """
 
     pixels: UInt8[Tensor, "images 3 height width"]
@@ -119,7 +119,7 @@ def labels_of(split: Split) -> Int[Tensor, " images"]:
 
 
 def fingerprint_of(train: Split, test: Split) -> str:
-    """SHA-256, in hex, of both splits: shape and bytes of the pixels, labels, and factors with their names."""
+    """SHA-256, in hex, of both splits: shape and bytes of pixels, labels, concepts, and factors by name."""
     digest = hashlib.sha256()
 
     def add(name: str, tensor: Tensor) -> None:
@@ -127,10 +127,9 @@ def fingerprint_of(train: Split, test: Split) -> str:
         digest.update(tensor.contiguous().numpy().tobytes())
 
     for split in (train, test):
-        if split.labels is not None:
-            add("labels", split.labels.long())
-        for name, values in sorted(split.factors.items()):
-            add(name, values.long())
+        for name, values in (("labels", split.labels), ("concepts", split.concepts), *sorted(split.factors.items())):
+            if values is not None:
+                add(name, values.long())
         for start in range(0, len(split), 1024):
             add("pixels", split.images(slice(start, start + 1024)))
     return digest.hexdigest()

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bench.activations import TensorSource
+from bench.known_parts import KnownParts, cut
 from methods.protocol import READABLE, Activations, ImageActivations
 
 POSITIONS = 4
@@ -57,7 +58,15 @@ def planted(reads: frozenset[str] = READABLE) -> TensorSource:
     outputs = inputs @ weight.T + bias
     head = torch.nn.functional.normalize(directions @ weight.T, dim=1)
     images = PlantedImages(inputs.view(150, POSITIONS, 40), outputs.view(150, POSITIONS, 12), labels, head)
-    return TensorSource(inputs, outputs, weight, bias, images=images).only(reads)
+    return TensorSource(inputs, outputs, weight, bias, images=images, truth=halves(weight)).only(reads)
+
+
+def halves(weight: Float[Tensor, "units d_in"]) -> KnownParts:
+    """Every unit as two parts, the even weights and the odd ones."""
+    units, d_in = weight.shape
+    unit_of_part, concept_of_part = torch.arange(2 * units) // 2, torch.arange(2 * units) % 2
+    owner = 2 * torch.arange(units)[:, None] + torch.arange(d_in) % 2
+    return cut(weight, owner, unit_of_part, concept_of_part, ("even", "odd"))
 
 
 def degenerate(reads: frozenset[str] = READABLE) -> Iterator[tuple[str, TensorSource]]:

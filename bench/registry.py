@@ -38,6 +38,7 @@ BUILT_IN: dict[str, dict[str, tuple[str, str]]] = {
         "matching_pursuit_sae": ("methods.matching_pursuit:MatchingPursuitSAE", "dictionary read by k greedy steps"),
         "matryoshka_sae": ("methods.matryoshka:MatryoshkaSAE", "BatchTopK autoencoder with nested dictionaries"),
         "pca": ("methods.controls:PCA", "principal components (reference)"),
+        "planted_truth": ("methods.controls:PlantedTruth", "the parts that a planted network was made of (reference)"),
         "pure": (
             "methods.virtual:PURE",
             "clusters of a unit's incoming attributions (virtual units)",
@@ -52,8 +53,10 @@ BUILT_IN: dict[str, dict[str, tuple[str, str]]] = {
     "judges": {},
     "backbones": {
         "embedded_vit": ("bench.backbones:EmbeddedViT", "small timm ViT, trained from scratch on the suite's data set"),
+        "planted_network": ("bench.planted_network:PlantedNetwork", "units made of known parts, for data set concepts"),
     },
     "datasets": {
+        "concepts": ("bench.concepts:Concepts", "glyphs on a grid, 36 classes, known concepts in every patch"),
         "digits": ("bench.datasets:Digits", "handwritten digits that ship inside scikit-learn, 10 classes"),
         "photos": ("bench.datasets:Photos", "disjoint tiles of photographs that ship with scikit-image, scikit-learn"),
         "shapes": ("bench.datasets:Shapes", "procedural shapes in colours on textures, 48 classes, known factors"),
@@ -61,7 +64,7 @@ BUILT_IN: dict[str, dict[str, tuple[str, str]]] = {
 }
 KINDS = tuple(BUILT_IN)
 SHIPPED = Path(__file__).parent / "suites"
-REFERENCES = frozenset({"backbone", "random_partition", "pca", "random_directions"})
+REFERENCES = frozenset({"backbone", "random_partition", "pca", "random_directions", "planted_truth"})
 """Methods that are yardsticks, not contestants: tables show them apart and never mark them best."""
 
 

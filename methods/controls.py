@@ -2,6 +2,7 @@
 
 `Backbone` is the neuron basis itself; `RandomPartition` splits the weights at random into as many parts per unit as
 ELUDe found (Table 7 of the ELUDe paper), so that a gain over it comes from the clusters and not from the splitting.
+`PlantedTruth` is the other end: the split that a network was made of, which no metric of splits may rank below chance.
 `PCA` and `RandomDirections` are two more bases: the one that variance alone gives, and one that nothing gives.
 """
 
@@ -182,3 +183,37 @@ class RandomPartition(WeightPartition):
             part = rng.integers(k, size=weight.shape[1])
             owns.append(torch.from_numpy((part[None, :] == np.arange(k)[:, None]).astype(np.uint8)))
         return partition_decomposition(owns, parts, {"parts_like": self.like, **seal(weight, tokens.bias)})
+
+
+@dataclass(frozen=True)
+class PlantedTruth(WeightPartition):
+    """The parts that the site's units were made of, where that is known: what a perfect method would find."""
+
+    reads: ClassVar[frozenset[str]] = WeightPartition.reads | {"truth"}
+    version: ClassVar[int] = 1
+
+    def decompose(self, activations: ActivationSource, *, seed: int) -> Decomposition:
+        """The known parts; a weight of zero, which is in none of them, is shared by all parts of its unit.
+
+        Raises:
+            LookupError: Nobody knows the parts.
+            ValueError: They are no partition of the site's kernel.
+        """
+        if activations.truth is None:
+            raise LookupError("truth: got none; expected the parts of the units; choose a planted network")
+        tokens = activations.read(slice(0, 1))
+        weight = tokens.needed_weight()
+        known, unit_of_part = activations.truth.parts.to(weight), activations.truth.unit_of_part
+        blocks, counts = [], []
+        for unit, row in enumerate(weight):
+            parts = known[unit_of_part == unit]
+            holds = parts != 0
+            if not (len(parts) and torch.equal(parts, row * holds) and torch.equal(holds.sum(dim=0) > 0, row != 0)):
+                what = f"its {len(parts)} parts do not hold each nonzero weight of unit {unit} as it is"
+                raise ValueError(f"truth: {what}; expected a partition of the kernel; choose another site")
+            if bool((holds.sum(dim=0) > 1).any()):
+                what = f"two parts hold one weight of unit {unit}"
+                raise ValueError(f"truth: {what}; expected a partition of the kernel; choose another site")
+            blocks.append((holds | (row == 0)).to(torch.uint8))
+            counts.append(len(parts))
+        return partition_decomposition(blocks, counts, {"planted": True, **seal(weight, tokens.bias)})

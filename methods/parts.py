@@ -6,6 +6,7 @@ kernel, in whatever dtype that has; so nothing here rounds, and casting a networ
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int, Integer, UInt8
@@ -13,6 +14,21 @@ from torch import Tensor
 from torch.nn import functional
 
 Mask = UInt8[Tensor, "atoms d_in"]
+
+
+@runtime_checkable
+class KnownParts(Protocol):
+    """What the units of a site were made of, where somebody made them."""
+
+    @property
+    def parts(self) -> Float[Tensor, "parts d_in"]:
+        """The kernel rows of the parts; those of one unit hold different weights and sum to its kernel row."""
+        ...
+
+    @property
+    def unit_of_part(self) -> Int[Tensor, " parts"]:
+        """The unit that each part is of."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,8 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from methods.parts import KnownParts
+
 Codes = Float[Tensor, "tokens atoms"]
 """The value of every atom for every token; a zero means that the atom is not active."""
 
@@ -120,6 +122,11 @@ class ActivationSource(Protocol):
     """The probing split's tokens at one site, streamed: nothing here asks for all of them in memory at once."""
 
     @property
+    def truth(self) -> KnownParts | None:
+        """What the site's units were made of; None where nobody knows or the method does not read "truth"."""
+        ...
+
+    @property
     def images(self) -> ImageSource | None:
         """The same split image by image; None for methods that do not read "images"."""
         ...
@@ -172,9 +179,10 @@ class Decomposition:
     notes: Mapping[str, float | int | str | bool] = field(default_factory=dict)
 
 
-READABLE = frozenset({"inputs", "outputs", "weight", "images", "labels"})
-"""What a method can declare to read. Every site has all of it but the labels, which are the data set's: where it has
-none, the cells of methods that read them are skipped, with that as the reason."""
+READABLE = frozenset({"inputs", "outputs", "weight", "images", "labels", "truth"})
+"""What a method can declare to read. Every site has all of it but the labels, which are the data set's, and the truth,
+which planted networks have: where there is none, the cells of methods that read it are skipped, with that as the
+reason."""
 
 
 @runtime_checkable

@@ -92,6 +92,14 @@ _exactness = partial(
     computed_by="metrics.properties:Exactness",
     by_default=False,
 )
+_planted = partial(
+    MetricRow,
+    direction="up",
+    reference="this project: images of known concepts, units of known parts",
+    by_default=False,
+)
+_ground_truth = partial(_planted, needs=("codes", "concepts"), computed_by="metrics.ground_truth:GroundTruth")
+_planted_parts = partial(_planted, needs=(), computed_by="metrics.ground_truth:PlantedParts")
 
 
 def _geometry(kind: Literal["output", "input"]) -> tuple[MetricRow, ...]:
@@ -370,6 +378,58 @@ _TABLE: Final = (
         bounds=(-3.0, 3.0),
         reference="this project; arXiv:2606.02061",
         summary="Stability less what it was before the first step: 0 training makes runs no more alike.",
+    ),
+    # What was planted against what was found.
+    _ground_truth(
+        name="concept_auc",
+        unit="1",
+        bounds=(0.0, 1.0),
+        summary="ROC AUC of each concept's own atom, matched one to one: 1 every concept told apart, 0.5 at random.",
+    ),
+    _ground_truth(
+        name="concept_auc_unmatched",
+        unit="1",
+        bounds=(0.0, 1.0),
+        summary="ROC AUC of each concept's best atom, which may be another's too: 1 told apart, 0.5 at random.",
+    ),
+    _ground_truth(
+        name="exemplar_purity",
+        unit="%",
+        bounds=(0.0, 100.0),
+        summary="Share of an atom's top images that show its commonest concept where it fires: 100 all, 0 none.",
+    ),
+    _ground_truth(
+        name="exemplar_purity_chance",
+        unit="%",
+        direction="none",
+        bounds=(0.0, 100.0),
+        summary="The exemplar purity of an atom whose top images are tokens at random.",
+    ),
+    _ground_truth(
+        name="concept_cosine",
+        unit="1",
+        bounds=(-1.0, 1.0),
+        needs=("outputs", "concepts"),
+        summary="Largest cosine of an atom with how a concept moves the outputs: 1 the same direction, 0 orthogonal.",
+    ),
+    _planted_parts(
+        name="part_cosine",
+        unit="1",
+        bounds=(-1.0, 1.0),
+        summary="Largest cosine of an atom of the unit with a planted part: 1 every part found, 0 orthogonal.",
+    ),
+    _planted_parts(
+        name="parts_found_ratio",
+        unit="1",
+        direction="none",
+        bounds=(0.0, None),
+        summary="Atoms of a unit over its planted parts: 1 as many, 2 twice as many.",
+    ),
+    _planted_parts(
+        name="parts_exact_share",
+        unit="%",
+        bounds=(0.0, 100.0),
+        summary="Share of units with exactly as many atoms as planted parts: 100 all, 0 none.",
     ),
 )
 

@@ -13,9 +13,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from bench import photos, shapes
+from bench.concepts import Concepts
 from bench.datasets import Dataset, DatasetFactory, Digits, InMemory, Photos, Shapes, Split, fingerprint_of, labels_of
 
-SMALL = (Shapes(n_train=300, n_test=260), Photos(n_train=320, n_test=160), Digits(n_train=1200))
+SMALL = (
+    Shapes(n_train=300, n_test=260),
+    Photos(n_train=320, n_test=160),
+    Digits(n_train=1200),
+    Concepts(n_concepts=20, n_train=300, n_test=260),
+)
 FACTORIES = pytest.mark.parametrize("factory", SMALL, ids=lambda factory: type(factory).__name__)
 
 
@@ -44,7 +50,9 @@ def test_every_set_keeps_the_contract(factory: DatasetFactory) -> None:
 
 
 @FACTORIES
-def test_the_same_options_give_the_same_bytes_and_another_seed_gives_others(factory: Shapes | Photos | Digits) -> None:
+def test_the_same_options_give_the_same_bytes_and_another_seed_gives_others(
+    factory: Shapes | Photos | Digits | Concepts,
+) -> None:
     first, again, other = factory.load(), factory.load(), replace(factory, seed=1).load()
     for ours, theirs in ((first.train, again.train), (first.test, again.test)):
         assert torch.equal(pixels(ours), pixels(theirs))
@@ -74,6 +82,8 @@ def test_fingerprint_sees_a_pixel_a_label_a_factor_and_the_split() -> None:
         fingerprint_of(split, InMemory(images, labels, {"hue": labels.flip(0)})),
         fingerprint_of(split, InMemory(images, labels, {"tint": labels})),
         fingerprint_of(split, InMemory(images, labels)),
+        fingerprint_of(split, InMemory(images, labels, {"hue": labels}, torch.zeros(4, 1, 2, dtype=torch.bool))),
+        fingerprint_of(split, InMemory(images, labels, {"hue": labels}, torch.ones(4, 1, 2, dtype=torch.bool))),
     ]
     assert len(set(variants)) == len(variants)
 

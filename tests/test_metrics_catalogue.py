@@ -8,6 +8,7 @@ import pytest
 import torch
 from references import Evaluation, evaluation, number, stream
 
+from bench.known_parts import KnownParts
 from metrics.catalogue import ROWS, Value, rows_of
 from metrics.protocol import Metric
 
@@ -25,7 +26,10 @@ def sparse_evaluation() -> Evaluation:
     split.codes = (split.codes - 0.5).relu()
     split.codes[:, :, 2] = 0
     split.codes_are_nonnegative = True
-    split.dictionaries = {"output": torch.eye(7, 5) + 0.1, "input": torch.eye(7, 3) + split.codes[0, :1].T}
+    split.concepts = torch.rand(70, 3, 4, generator=torch.Generator().manual_seed(0)) < 0.3
+    split.dictionaries = {"output": torch.eye(7, 5) + 0.1, "input": torch.eye(7, 5) + split.codes[0, :1].T}
+    split.unit_of_atom = torch.arange(7) % 5
+    split.truth = KnownParts(("a", "b"), torch.eye(5), torch.arange(5), torch.arange(5) % 2)
     return split
 
 
