@@ -51,6 +51,10 @@ BUILT_IN: dict[str, dict[str, tuple[str, str]]] = {
     "metrics": {name: (row.computed_by, row.summary) for name, row in ROWS.items()},
     "judges": {},
     "backbones": {
+        "embedded_features": (
+            "bench.heads:EmbeddedFeatures",
+            "the same without its classifier: a head is fitted on it",
+        ),
         "embedded_vit": ("bench.backbones:EmbeddedViT", "small timm ViT, trained from scratch on the suite's data set"),
     },
     "datasets": {

@@ -82,7 +82,7 @@ def minimised(x: Tensor, labels: Tensor, start: Tensor, penalty: float, options:
             max_iter=options.max_steps,
             max_eval=2 * options.max_steps,
             tolerance_grad=options.tolerance,
-            tolerance_change=1e-14,  # of the loss: nothing more can be gained
+            tolerance_change=0.0,
             history_size=10,
             line_search_fn="strong_wolfe",
         )
