@@ -39,7 +39,11 @@ OPTIONS: LBFGS | SGD = LBFGS()
 
 @dataclass(frozen=True)
 class EmbeddedFeatures(EmbeddedViT):
-    """The embedded ViT, trained as `EmbeddedViT` is and then stripped of its classifier."""
+    """The embedded ViT, trained as `EmbeddedViT` is and then stripped of its classifier.
+
+    On `shapes` its fitted head reaches 91.1 % where the trained one has 91.5 %. The network was trained on the images
+    that the penalty is chosen on, so accuracy there (99 %) flatters; on the evaluation split it does not.
+    """
 
     features_only: ClassVar[bool] = True
 

@@ -26,7 +26,7 @@ class LBFGS:
     """
 
     penalties: tuple[float, ...] = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
-    tolerance: float = 1e-4
+    tolerance: float = 1e-5
     max_steps: int = 1000
 
 
