@@ -143,6 +143,9 @@ class BackboneFactory(Protocol):
     Attributes:
         version: Raised whenever the same options and data would give other weights than before.
         trained_on_dataset: The weights depend on the data set, not only its number of classes.
+
+    One whose networks have no classifier and give features, images x width, says so with a class attribute
+    `features_only = True`; the bench then fits a head on them (`bench.heads`).
     """
 
     version: ClassVar[int]

@@ -167,6 +167,20 @@ _stability = partial(
     by_default=False,
 )
 
+_probe = partial(
+    MetricRow,
+    unit="%",
+    bounds=(0.0, 100.0),
+    computed_by="metrics.probes:Probes",
+    by_default=False,
+)
+_sparse_probe = partial(
+    _probe,
+    direction="up",
+    needs=("labels", "codes"),
+    reference="Gurnee et al. 2023, arXiv:2305.01610; one class against the rest, top-1 of the log-odds",
+)
+
 _TABLE: Final = (
     # How monosemantic the atoms are.
     _ms_score(
@@ -430,6 +444,40 @@ _TABLE: Final = (
         unit="%",
         bounds=(0.0, 100.0),
         summary="Share of units with exactly as many atoms as planted parts: 100 all, 0 none.",
+    ),
+    # What a linear probe reads out of an image; chance is one over the number of classes where these are balanced.
+    _probe(
+        name="probe_outputs",
+        direction="none",
+        needs=("labels", "outputs"),
+        reference="Oquab et al. 2023, arXiv:2304.07193; features are the means over tokens",
+        summary="Accuracy of a linear probe on the untouched outputs, the yardstick of the others: 100 all right.",
+    ),
+    _probe(
+        name="probe_codes",
+        direction="up",
+        needs=("labels", "codes"),
+        reference="Oquab et al. 2023, arXiv:2304.07193; features are the means over tokens",
+        summary="Accuracy of a linear probe on the codes: 100 every image right.",
+    ),
+    _probe(
+        name="probe_reconstruction",
+        direction="up",
+        needs=("labels", "reconstruction"),
+        reference="Oquab et al. 2023, arXiv:2304.07193; features are the means over tokens",
+        summary="Accuracy of a linear probe on the reconstruction: that of the untouched outputs where it is exact.",
+    ),
+    _sparse_probe(
+        name="probe_codes_k1",
+        summary="Accuracy of probes that read one atom a class: 100 where each class has an atom of its own.",
+    ),
+    _sparse_probe(
+        name="probe_codes_k2",
+        summary="Accuracy of probes that read two atoms a class: 100 every image right.",
+    ),
+    _sparse_probe(
+        name="probe_codes_k5",
+        summary="Accuracy of probes that read five atoms a class: 100 every image right.",
     ),
 )
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from metrics.catalogue import Value
 from metrics.codes import CodeSummary
-from metrics.protocol import Metric
+from metrics.protocol import Learner, Metric
 
 
 @dataclass
@@ -167,8 +167,18 @@ def evaluation(
     return Evaluation(**(parts | replaced))
 
 
-def stream(metric: Metric, split: Evaluation, batch_size: int = 16) -> Mapping[str, Value]:
-    """What the runner does: every pass over every batch, then compute."""
+def teach(metric: Metric, training: Evaluation, batch_size: int = 16) -> None:
+    """What the runner does first: a metric that learns sees the probing split."""
+    if isinstance(metric, Learner):
+        for batch in training.batches(batch_size):
+            metric.learn(batch)
+
+
+def stream(
+    metric: Metric, split: Evaluation, batch_size: int = 16, training: Evaluation | None = None
+) -> Mapping[str, Value]:
+    """What the runner does: the training, here on the split itself unless given, every pass, then compute."""
+    teach(metric, training or split, batch_size)
     for pass_index in range(metric.passes):
         for batch in split.batches(batch_size):
             metric.update(batch, pass_index=pass_index)

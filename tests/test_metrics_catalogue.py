@@ -6,7 +6,7 @@ from importlib import import_module
 
 import pytest
 import torch
-from references import Evaluation, evaluation, number, stream
+from references import Evaluation, evaluation, number, stream, teach
 
 from bench.known_parts import KnownParts
 from metrics.catalogue import ROWS, Value, rows_of
@@ -92,6 +92,7 @@ def test_a_metric_fills_exactly_its_rows_within_their_bounds(computed_by: str) -
 def test_a_metric_reads_exactly_what_its_rows_need(computed_by: str) -> None:
     split = sparse_evaluation()
     metric = load(computed_by)(split)
+    teach(metric, split)
     was_read: set[str] = set()
     for pass_index in range(metric.passes):
         for batch in split.batches(16):

@@ -95,7 +95,11 @@ PROBLEMS = {
     "unknown suite key": ("description", "descripton", "descripton: key: got 'descripton'; did you mean 'description'"),
     "unknown method": ('"elude"', '"eludee"', r"methods\[0\]: method: got 'eludee'; did you mean 'elude'\?"),
     "unknown data set": ('"shapes"', '"shape"', r"sites\[0\]\.dataset: dataset: got 'shape'; did you mean 'shapes'"),
-    "unknown backbone": ('"embedded_vit"', '"vit"', r"backbone: got 'vit'.*expected one of embedded_vit"),
+    "unknown backbone": (
+        '"embedded_vit"',
+        '"vit"',
+        r"backbone: got 'vit'.*expected one of embedded_features, embedded_vit",
+    ),
     "unknown option": ('name = "elude"', 'name = "elude"\nmin_cluster = 5', "did you mean 'min_cluster_size'"),
     "unknown metric": ("description", 'metrics = ["r3"]\ndescription', "metrics: metric: got 'r3'; did you mean 'r2'"),
     "unknown module": ("mlp.fc2", "mlp.fc3", "module: got 'blocks.0.mlp.fc3'; did you mean 'blocks.0.mlp.fc2'"),
