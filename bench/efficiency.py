@@ -114,7 +114,6 @@ def timed(
     protocol: Protocol,
 ) -> dict[str, Timing]:
     """How long a batch takes: as the network is, in each of the ways, and as it is once more."""
-    untouched: Way = partial(nullcontext, nothing)
     found = {}
     for name, way in {BACKBONE: untouched, **ways, AGAIN: untouched}.items():
         with way() as let_go:
@@ -160,6 +159,12 @@ def passes(forward: Callable[[Tensor], Any], pixels: Tensor, let_go: LetGo, prot
 
 def nothing() -> None:
     """Let go of nothing."""
+
+
+@contextmanager
+def untouched() -> Iterator[LetGo]:
+    """Within, the network is as it is."""
+    yield nothing
 
 
 @dataclass(eq=False)

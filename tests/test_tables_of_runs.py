@@ -220,9 +220,7 @@ def plan(**changes: Any) -> dict[str, Any]:
 def test_a_table_shows_what_the_run_measures_and_says_where_that_is_nothing() -> None:
     layout = layout_of_plan(plan())
     assert cells_of(render(LEADERBOARD, [], layout=layout, format="md"))["method"] == ["R2 (%) ↑", "paper: R2"]
-    with pytest.raises(
-        ValueError, match=r"'probes' of a run that measures none .*one of probe_outputs, "
-    ):
+    with pytest.raises(ValueError, match=r"'probes' of a run that measures none .*one of probe_outputs, "):
         render(find_table("probes"), [], layout=layout, format="md")
 
 
