@@ -1,32 +1,246 @@
-"""What a disentangled layer costs inside a running network: milliseconds a batch and peak memory (ELUDe, B.4).
+"""What a method costs inside a running network: milliseconds a batch and peak memory (ELUDe, B.4).
 
-The network is timed as it is, then with the layer swapped in: with nobody asking for codes, with all codes asked for,
-and with the parts summed as the paper does. The network as it is comes once more at the end, which says how much the
-machine drifted meanwhile; ratios are to the mean of both. Rows of different machines are never compared.
+The network is timed as it is, then in every way in which the method can run in it, then once more as it is, which says
+how much the machine drifted meanwhile. The ways are the variant construction of B.4:
+
+- "hooked": the site is left untouched and what the method makes of it is computed after it, by output capture: codes
+  and reconstruction, of virtual units the codes alone. The network goes on with the site's own outputs; what was
+  captured is let go after each batch. A transcoder reads the site's inputs, as it was trained to. It is held until the
+  batch is over, or a compiler would find that nobody needs it and leave it out.
+- "unasked", "codes", "merged": the method's own layer stands in the site's place. Nobody asks for codes; all codes are
+  given; the outputs are the sums of the parts and the codes are not kept, which is the paper's construction. Our layer
+  stores a mask and makes the weights of the parts in every batch in which they are needed; the paper's stores them.
+
+Preprocessing is not timed. Rows of different machines are never compared.
 """
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from methods.layer import Asked, Merge
+from bench.sites import Images
+from bench.subject import Subject
+from methods.layer import DisentangledLayer, Merge
 from methods.parts import Parts, equal_parts
+from methods.protocol import Activations, Explicit
 from methods.surgery import disentangle, linear_at, unwrap
 
-VARIANTS: dict[str, tuple[Merge | None, bool]] = {
-    "plain": (None, False),
-    "exact": ("exact", False),
-    "exact, all codes": ("exact", True),
-    "sum": ("sum", False),
-    "plain again": (None, False),
+BACKBONE, AGAIN = "backbone", "backbone again"
+HOOKED = "hooked"
+SPLIT: Final[dict[str, tuple[Merge, bool]]] = {
+    "unasked": ("exact", False),
+    "codes": ("exact", True),
+    "merged": ("sum", False),
 }
-"""What is timed: the merge, None for the untouched network, and whether all codes are asked for."""
+"""The ways of a layer that knows the parts of its units: the merge, and whether all codes are asked for."""
+NO_COUNT = "the device is a CPU, for which torch counts no allocations"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How often, and how: the paper's is the default.
+
+    Attributes:
+        warm_ups: Untimed passes before.
+        runs: Timed passes.
+        is_compiled: Whether `torch.compile` is on.
+    """
+
+    warm_ups: int = 100
+    runs: int = 500
+    is_compiled: bool = True
+
+
+ON_CPU: Final = Protocol(warm_ups=3, runs=15, is_compiled=False)
+"""A batch takes a hundred times as long there, and the compiler needs another compiler."""
+IMAGES: Final = 256
+"""Images in the timed batch, as in the paper."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long one way of running the network took (`metrics.protocol.Timing`).
+
+    Attributes:
+        milliseconds: Of each timed batch, in their order.
+        peak_bytes: Most memory that was allocated on the GPU meanwhile, weights included; None on a CPU.
+    """
+
+    milliseconds: tuple[float, ...]
+    peak_bytes: int | None
+
+
+LetGo = Callable[[], None]
+Way = Callable[[], AbstractContextManager[LetGo]]
+"""Puts something into the network, and gives what lets go of what a pass left behind."""
+
+
+def timings_of(subject: Subject, images: Images, protocol: Protocol | None = None) -> dict[str, Timing]:
+    """How long the backbone takes as it is, and in every way that there is with the method in it.
+
+    Args:
+        subject: The decomposition at its site.
+        images: One batch, as the data set gives it.
+        protocol: How often to run; None takes the paper's on a GPU and `ON_CPU` elsewhere.
+    """
+    backbone = subject.site.backbone
+    pixels = backbone.transform(images)
+    return timed(backbone.module, pixels, ways_of(subject), protocol or (Protocol() if pixels.is_cuda else ON_CPU))
+
+
+def ways_of(subject: Subject) -> dict[str, Way]:
+    """The ways in which the method can run in the network."""
+    layer = subject.layer
+    if layer is None:
+        return {HOOKED: partial(hooked, subject)}
+    if isinstance(layer, DisentangledLayer):
+        own = layer
+        return {name: partial(standing, subject, own, name) for name in SPLIT}
+    return {"merged": partial(swapped, subject, layer)}
+
+
+def timed(
+    network: nn.Module,
+    pixels: Float[Tensor, "images 3 height width"],
+    ways: Mapping[str, Way],
+    protocol: Protocol,
+) -> dict[str, Timing]:
+    """How long a batch takes: as the network is, in each of the ways, and as it is once more."""
+    found = {}
+    for name, way in {BACKBONE: untouched, **ways, AGAIN: untouched}.items():
+        with way() as let_go:
+            if protocol.is_compiled:
+                torch.compiler.reset()
+            forward = torch.compile(network) if protocol.is_compiled else network
+            found[name] = passes(forward, pixels, let_go, protocol)
+    return found
+
+
+@torch.inference_mode()
+def passes(forward: Callable[[Tensor], Any], pixels: Tensor, let_go: LetGo, protocol: Protocol) -> Timing:
+    """The time of each pass after the warm-ups, and the most memory that was allocated meanwhile.
+
+    What a pass leaves is let go after it, as by a reader who is done with it: kept until the next one's is there, it
+    would count twice.
+    """
+
+    def once() -> None:
+        forward(pixels)
+        let_go()
+
+    for _ in range(protocol.warm_ups):
+        once()
+    if not pixels.is_cuda:
+        milliseconds = []
+        for _ in range(protocol.runs):
+            start = time.perf_counter()
+            once()
+            milliseconds.append(1e3 * (time.perf_counter() - start))
+        return Timing(tuple(milliseconds), None)
+    torch.cuda.synchronize(pixels.device)
+    torch.cuda.reset_peak_memory_stats(pixels.device)
+    pairs = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(protocol.runs)]
+    for start_event, end_event in pairs:
+        start_event.record()
+        once()
+        end_event.record()
+    torch.cuda.synchronize(pixels.device)
+    peak = torch.cuda.max_memory_allocated(pixels.device)
+    return Timing(tuple(a.elapsed_time(b) for a, b in pairs), peak)
+
+
+def nothing() -> None:
+    """Let go of nothing."""
+
+
+@contextmanager
+def untouched() -> Iterator[LetGo]:
+    """Within, the network is as it is."""
+    yield nothing
+
+
+@dataclass(eq=False)
+class Captured:
+    """What a method made of a pass, until it is let go."""
+
+    values: Tensor | None = None
+
+    def let_go(self) -> None:
+        """Forget it."""
+        self.values = None
+
+
+@contextmanager
+def hooked(subject: Subject) -> Iterator[LetGo]:
+    """Within, the method runs after the untouched site in every pass, and what it makes is captured."""
+    method, decomposition, site = subject.method, subject.decomposition, subject.site
+    captured = Captured()
+
+    def capture(_module: nn.Module, args: tuple[Tensor, ...], own: Tensor) -> None:
+        codes = method.encode(decomposition, activations_of(subject, site.tokens_of(args[0]), site.tokens_of(own)))
+        captured.values = method.decode(decomposition, codes) if isinstance(method, Explicit) else codes
+
+    handle = site.module.register_forward_hook(capture)
+    try:
+        yield captured.let_go
+    finally:
+        handle.remove()
+
+
+def activations_of(
+    subject: Subject,
+    inputs: Float[Tensor, "images positions d_in"],
+    outputs: Float[Tensor, "images positions units"],
+) -> Activations:
+    """What the method looks at, not copied; methods that sum over an image are given no registers."""
+    site, reads = subject.site, subject.method.reads
+    image_of_token = None
+    if "images" in reads:
+        kept = site.kept(outputs.shape[1])
+        if len(kept) < outputs.shape[1]:
+            inputs, outputs = inputs[:, kept], outputs[:, kept]
+        image_of_token = torch.arange(len(outputs)).repeat_interleave(outputs.shape[1])
+    return Activations(
+        inputs.flatten(0, 1) if "inputs" in reads else None,
+        outputs.flatten(0, 1),
+        site.weight if "weight" in reads else None,
+        site.bias if "weight" in reads else None,
+        image_of_token,
+    )
+
+
+@contextmanager
+def swapped(subject: Subject, layer: nn.Module) -> Iterator[LetGo]:
+    """Within, the method's layer stands in the site's place."""
+    with subject.site.swapped(layer):
+        yield nothing
+
+
+@contextmanager
+def standing(subject: Subject, layer: DisentangledLayer, name: str) -> Iterator[LetGo]:
+    """The same for a layer that knows the parts of its units, in one of the ways of `SPLIT`."""
+    with subject.site.swapped(layer), in_way(layer, name) as let_go:
+        yield let_go
+
+
+@contextmanager
+def in_way(layer: DisentangledLayer, name: str) -> Iterator[LetGo]:
+    """Within, the layer runs in that way of `SPLIT`; after it as before."""
+    before = layer.merge
+    layer.merge, is_asked = SPLIT[name]
+    try:
+        with layer.asking() if is_asked else nullcontext() as asked:
+            yield nothing if asked is None else lambda: setattr(asked, "codes", None)
+    finally:
+        layer.merge = before
 
 
 def measure_layer(
@@ -34,103 +248,49 @@ def measure_layer(
     path: str,
     parts: Parts,
     images: Float[Tensor, "images 3 height width"],
-    *,
-    warm_ups: int = 100,
-    runs: int = 500,
-    is_compiled: bool = True,
+    protocol: Protocol,
 ) -> dict[str, Any]:
-    """Time and memory of each of `VARIANTS`, and on what they were measured; plain data, for a JSON file.
-
-    Codes are let go after each batch, as by a reader who is done with them: kept until the next one's are there, they
-    would count twice. `peak_bytes` is null on a CPU, with the reason.
+    """Time and memory of the backbone and of each way of `SPLIT`, and on what; plain data, for a JSON file.
 
     Args:
         network: From images to anything, in eval mode, on the device of the images.
         path: Module path of the site.
         parts: How its units are split.
         images: One batch, preprocessed.
-        warm_ups: Untimed passes before.
-        runs: Timed passes (the paper: 100 and 500).
-        is_compiled: Whether `torch.compile` is on.
+        protocol: How often to run.
     """
-    variants = {}
-    for name, (merge, is_asked) in VARIANTS.items():
-        with swapped(network, path, parts, merge, is_asked) as asked:
-            torch.compiler.reset()
-            forward = torch.compile(network) if is_compiled else network
-            variants[name] = timed(forward, images, asked, warm_ups, runs)
-    both = [variants[name] for name in ("plain", "plain again")]
-    plain_ms = statistics.mean(one["ms"] for one in both)
-    for one in variants.values():
-        one["ratio"] = one["ms"] / plain_ms
-        if one["peak_bytes"] is not None:
-            one["peak_ratio"] = one["peak_bytes"] / both[0]["peak_bytes"]
+
+    @contextmanager
+    def put_in(name: str) -> Iterator[LetGo]:
+        try:
+            with in_way(disentangle(network, path, parts), name) as let_go:
+                yield let_go
+        finally:
+            unwrap(network)
+
+    found = timed(network, images, {name: partial(put_in, name) for name in SPLIT}, protocol)
+    backbone_ms = statistics.mean(statistics.mean(found[name].milliseconds) for name in (BACKBONE, AGAIN))
     return {
         "device": torch.cuda.get_device_name(images.device) if images.is_cuda else "cpu",
         "torch": torch.__version__,
         "dtype": str(images.dtype).removeprefix("torch."),
         "images": list(images.shape),
-        "is_compiled": is_compiled,
-        "warm_ups": warm_ups,
-        "runs": runs,
+        **vars(protocol),
         "site": path,
         "units": parts.divisors.shape[0],
         "n_atoms": len(parts.holds),
         "codes_bytes": codes_bytes(network, path, parts, images),
-        "variants": variants,
+        "variants": {name: summed_up(one, backbone_ms, found[BACKBONE].peak_bytes) for name, one in found.items()},
     }
 
 
-@contextmanager
-def swapped(network: nn.Module, path: str, parts: Parts, merge: Merge | None, is_asked: bool) -> Iterator[Asked | None]:
-    """The network with the layer in it, or untouched where merge is None; gives what was asked for."""
-    if merge is None:
-        yield None
-        return
-    layer = disentangle(network, path, parts, merge)
-    try:
-        with layer.asking() if is_asked else nullcontext() as asked:
-            yield asked
-    finally:
-        unwrap(network)
-
-
-@torch.inference_mode()
-def timed(
-    forward: Callable[[Tensor], Any], images: Tensor, asked: Asked | None, warm_ups: int, runs: int
-) -> dict[str, Any]:
-    """Mean and deviation of milliseconds a pass, and the most memory that was allocated meanwhile."""
-
-    def once() -> None:
-        forward(images)
-        if asked is not None:
-            asked.codes = None
-
-    for _ in range(warm_ups):
-        once()
-    if not images.is_cuda:
-        seconds = []
-        for _ in range(runs):
-            start = time.perf_counter()
-            once()
-            seconds.append(time.perf_counter() - start)
-        reason = "the device is a CPU, for which torch counts no allocations"
-        return spread([1e3 * one for one in seconds]) | {"peak_bytes": None, "reason": reason}
-    torch.cuda.synchronize(images.device)
-    torch.cuda.reset_peak_memory_stats(images.device)
-    pairs = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(runs)]
-    for start_event, end_event in pairs:
-        start_event.record()
-        once()
-        end_event.record()
-    torch.cuda.synchronize(images.device)
-    peak = torch.cuda.max_memory_allocated(images.device)
-    return spread([a.elapsed_time(b) for a, b in pairs]) | {"peak_bytes": peak, "reason": None}
-
-
-def spread(times: list[float]) -> dict[str, float]:
-    """Mean, least and standard deviation."""
-    return {"ms": statistics.mean(times), "ms_least": min(times), "ms_deviation": statistics.pstdev(times)}
+def summed_up(timing: Timing, backbone_ms: float, backbone_peak: int | None) -> dict[str, Any]:
+    """Mean, least, deviation, memory, and both against the backbone."""
+    times, peak = timing.milliseconds, timing.peak_bytes
+    found: dict[str, Any] = {"ms": statistics.mean(times), "ms_least": min(times)}
+    found |= {"ms_deviation": statistics.pstdev(times), "ratio": statistics.mean(times) / backbone_ms}
+    found |= {"peak_bytes": peak, "reason": NO_COUNT if peak is None else None}
+    return found if peak is None or not backbone_peak else {**found, "peak_ratio": peak / backbone_peak}
 
 
 @torch.inference_mode()

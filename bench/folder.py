@@ -12,13 +12,23 @@ from typing import Any
 
 from bench import UsageError
 from bench.cache import storage_error
-from results.layout import Layout, Site, Sweep
+from metrics.catalogue import ROWS
+from results.layout import Column, Layout, Site, Sweep
 from results.ledger import read
 from results.records import Record, latest
-from results.tables import find_table, render
+from results.sweeps import SweepSpec
+from results.tables import TABLES, find_table, render
 
 PLAN, LEDGER = "run.json", "records.jsonl"
 SCHEMA = 1
+COMPARED = frozenset(
+    column.metric
+    for spec in TABLES.values()
+    if not isinstance(spec, SweepSpec)
+    for column in spec.columns
+    if column.seeds == "comparison"
+)
+"""Metrics of which a run has one value for all init seeds, wherever it compares them."""
 
 
 class FolderError(UsageError):
@@ -113,17 +123,44 @@ def outcomes(folder: Path) -> dict[str, list[Record]]:
 
 
 def layout_of(plan: Mapping[str, Any]) -> Layout:
-    """Rows and cells of a table of this plan: every token seed at the first init seed."""
-    cells = [cell for cell in plan["cells"] if cell["init_seed"] == plan["init_seeds"][0]]
+    """Rows and cells of a table of this plan.
+
+    Metrics of plugins that no table knows are columns of the leaderboard: the plan says their unit and direction. What
+    the catalogue knows and no table shows is in the leaderboard's CSV.
+    """
+    shown = {column.metric for spec in TABLES.values() if not isinstance(spec, SweepSpec) for column in spec.columns}
+    plugins = {row["name"]: row for row in plan.get("plugin_metrics", [])}
+    others = [
+        other_column(name, row["unit"], row["direction"], csv_only=name not in plugins)
+        for name in plan["metrics"]
+        if name not in shown and (row := plugins.get(name) or catalogued(name))
+    ]
     return Layout(
         sites=tuple(Site(**site) for site in plan["sites"]),
         labels=tuple(plan["labels"]),
         token_seeds=tuple(plan["token_seeds"]),
-        init_seed=plan["init_seeds"][0],
-        cells={(cell["site"], cell["label"], cell["token_seed"]): cell["id"] for cell in cells},
+        init_seeds=tuple(plan["init_seeds"]),
+        cells={
+            (cell["site"], cell["label"], cell["token_seed"], cell["init_seed"]): cell["id"] for cell in plan["cells"]
+        },
+        comparisons={(one["site"], one["label"]): one["id"] for one in plan.get("comparisons", [])},
         references=frozenset(plan["references"]),
         sweeps=tuple(Sweep(**sweep) for sweep in plan.get("sweeps", [])),
+        measured=frozenset(plan["metrics"]) | {name for name in COMPARED if plan.get("comparisons")},
+        others=tuple(others),
     )
+
+
+def catalogued(name: str) -> dict[str, Any] | None:
+    """Unit and direction of a built-in metric; None of others."""
+    row = ROWS.get(name)
+    return None if row is None else {"unit": row.unit, "direction": row.direction}
+
+
+def other_column(name: str, unit: str, direction: Any, *, csv_only: bool) -> Column:
+    """A column for a metric that no table has: under its own name, with its unit where that is no percentage."""
+    heading = name if unit in ("%", "1") else f"{name} ({unit})"
+    return Column(name, heading, direction, 2 if unit == "%" else 3, 1 if unit == "%" else 3, unit, csv_only=csv_only)
 
 
 def rendered(folder: Path, name: str, format: str) -> str:
@@ -141,12 +178,14 @@ def rendered(folder: Path, name: str, format: str) -> str:
 
 
 def states(plan: Mapping[str, Any], groups: Mapping[str, Sequence[Record]]) -> list[tuple[str, str, str]]:
-    """Name, id and state ("complete", "failed: why", "to do") of every cell of the plan."""
+    """Name, id and state ("complete", "failed: why", "to do") of every cell and comparison of the plan."""
+    named = [(cell["name"], cell["id"]) for cell in plan["cells"]]
+    named += [(f"{one['site']}/{one['label']}/comparison", one["id"]) for one in plan.get("comparisons", [])]
     rows = []
-    for cell in plan["cells"]:
-        closing = groups[cell["id"]][-1] if cell["id"] in groups else None
+    for name, identity in named:
+        closing = groups[identity][-1] if identity in groups else None
         state = "to do" if closing is None else str(closing.text)
         if closing is not None and closing.reason:
             state = f"{state}: {closing.reason}"
-        rows.append((cell["name"], cell["id"], state))
+        rows.append((name, identity, state))
     return rows

@@ -11,7 +11,7 @@ from results.layout import Column, Layout, Site
 from results.lines import Line, to_csv
 from results.markdown import DASH, aligned, below, escape, footnote, heading, lettered, number, set_off, shown
 from results.records import Record
-from results.summaries import Summary
+from results.summaries import Summaries, Summary
 
 NOTE = "claims_"
 """What a claim's name begins with in the notes of a record."""
@@ -171,7 +171,7 @@ PROPERTIES = ClaimsSpec(
 
 def claimed(records: Iterable[Record], layout: Layout) -> dict[tuple[str, str], dict[str, bool]]:
     """What the method of each (site label, method label) claims, by name; empty where no record says it."""
-    place = {cell: (site, label) for (site, label, _), cell in layout.cells.items()}
+    place = {cell: (site, label) for (site, label, _, _), cell in layout.cells.items()}
     found: dict[tuple[str, str], dict[str, bool]] = {}
     for record in records:
         if record.cell in place:
@@ -180,16 +180,14 @@ def claimed(records: Iterable[Record], layout: Layout) -> dict[tuple[str, str], 
     return found
 
 
-def claims_to_markdown(
-    spec: ClaimsSpec, told: _Told, summaries: Mapping[tuple[str, str, str], Summary], layout: Layout
-) -> str:
+def claims_to_markdown(spec: ClaimsSpec, told: _Told, summaries: Summaries, layout: Layout) -> str:
     """Caption, table, what the properties mean, sites and footnotes; ends with a line end."""
     footnotes: dict[str, str] = {}
     headings = [claim.heading for claim in spec.claims] + [heading(column) for column in spec.beside]
     lines = [["site", "method", *headings]]
     seen: set[str] = set()
     for site, label in layout.rows():
-        row = {column.metric: summaries[site.label, label, column.metric] for column in spec.columns}
+        row = {column.metric: summaries[site.label, label, column] for column in spec.columns}
         claims = told.get((site.label, label), {})
         lines.append(
             [
@@ -203,8 +201,8 @@ def claims_to_markdown(
     several = len(layout.token_seeds) > 1
     seeds = f"{'Means over token seeds' if several else 'Token seed'} {', '.join(map(str, layout.token_seeds))}"
     caption = (
-        f"{spec.title}: claimed / measured, **bold** where the two disagree. {seeds}, init seed {layout.init_seed}; "
-        "*references* are there to compare with."
+        f"{spec.title}: claimed / measured, **bold** where the two disagree. {seeds}, init seed "
+        f"{layout.init_seeds[0]}; *references* are there to compare with."
     )
     meanings = [f"- {claim.heading}: {escape(claim.says)}" for claim in spec.claims]
     return "\n".join([caption, "", *aligned(lines), "", *meanings, *below(layout, footnotes)]) + "\n"
@@ -231,13 +229,11 @@ def _word(answer: bool | None) -> str:
     return DASH if answer is None else "yes" if answer else "no"
 
 
-def claims_to_csv(
-    spec: ClaimsSpec, told: _Told, summaries: Mapping[tuple[str, str, str], Summary], layout: Layout
-) -> str:
+def claims_to_csv(spec: ClaimsSpec, told: _Told, summaries: Summaries, layout: Layout) -> str:
     """One line per site, method label, property and metric behind it; an answer that is not known is empty."""
 
     def lines(site: Site, label: str) -> Iterable[Line]:
-        row = {column.metric: summaries[site.label, label, column.metric] for column in spec.columns}
+        row = {column.metric: summaries[site.label, label, column] for column in spec.columns}
         claims = told.get((site.label, label), {})
         for claim in spec.claims:
             answers = (claims.get(claim.name), claim.measured(row)[0])

@@ -1,8 +1,15 @@
-"""What a table shows, as data: its columns, its rows in their order, and the cells that the rows are made of."""
+"""What a table shows, as data: its columns, its rows in their order, and the cells that the rows are made of.
+
+A column says what its numbers are taken over: the token seeds at the first init seed, the init seeds at the first token
+seed, or the one comparison of all init seeds. Beside them stand the paper's own figures (`results.published`).
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
+
+Seeds = Literal["token_seeds", "init_seeds", "comparison"]
+"""What a column's numbers are taken over."""
 
 
 @dataclass(frozen=True)
@@ -17,6 +24,9 @@ class Column:
         interval_decimals: Digits after the point of the interval's ends, which are rarely known better.
         unit: Unit that the records must have.
         is_scientific: Written as 2.9e-06.
+        seeds: What its numbers are taken over.
+        less: Label of the row that is taken off, seed by seed; None shows the metric as it is.
+        csv_only: Left out of the markdown, which a terminal must hold.
     """
 
     metric: str
@@ -26,6 +36,47 @@ class Column:
     interval_decimals: int
     unit: str
     is_scientific: bool = False
+    seeds: Seeds = "token_seeds"
+    less: str | None = None
+    csv_only: bool = False
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What the paper prints for one column.
+
+    Attributes:
+        column: Name of the column in the paper's table.
+        scale: What the printed number is multiplied by to be in the column's unit.
+        less: Key of the paper's row that is taken off; None takes nothing off.
+        over: Key of the paper's row that it is divided by; None leaves it.
+    """
+
+    column: str
+    scale: float = 1.0
+    less: str | None = None
+    over: str | None = None
+
+
+@dataclass(frozen=True)
+class Published:
+    """One table of the paper, to stand beside the numbers that were measured here.
+
+    Attributes:
+        file: Name of the file in `results/published`.
+        says: What it is, in words, for the note below the table.
+        key: The column of the file that names the row.
+        figures: What it prints, by the heading of the column that it stands beside.
+        where: Which rows of the file, by column and entry; one set for each figure that stands in a cell.
+        keys: The row of each label; a label that is not there is looked up as it is.
+    """
+
+    file: str
+    says: str
+    key: str
+    figures: Mapping[str, Figure]
+    where: tuple[Mapping[str, str], ...] = ({},)
+    keys: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -36,11 +87,17 @@ class TableSpec:
         name: Its name on the command line and in README markers.
         title: First words of its caption.
         columns: Its columns from left to right.
+        published: What the paper prints for some of them.
+        takes_others: Whether it also shows what a run measures and no table has a column for.
+        by_machine: Whether rows that were measured on different machines are kept, and ranked, apart.
     """
 
     name: str
     title: str
     columns: tuple[Column, ...]
+    published: Published | None = None
+    takes_others: bool = False
+    by_machine: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,12 +109,14 @@ class Site:
         dataset: Name of the data set.
         backbone: Name of the backbone.
         module: Module path of the site in the backbone.
+        machine: What its rows were measured on, in tables that keep machines apart; empty in the others.
     """
 
     label: str
     dataset: str
     backbone: str
     module: str
+    machine: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,23 +147,39 @@ class Layout:
         sites: The groups of rows, in order.
         labels: Labels of the methods, in the order of the rows of each group.
         token_seeds: The token seeds, in order.
-        init_seed: The first init seed, to which all of the cells belong.
-        cells: Hash of the cell expected for each (site label, method label, token seed).
+        init_seeds: The init seeds, in order.
+        cells: Hash of the cell expected for each (site label, method label, token seed, init seed).
+        comparisons: Hash of what compares all init seeds, for each (site label, method label) where they are compared.
         references: Labels that are there to compare with (backbone, random partition), never ranked.
         sweeps: The sweeps, in order.
         states: What to say of a cell without a closed group of records, by hash; "not run yet" where it is not here.
+        measured: Names of the metrics that the run measures; None where that is not known, so that all are expected.
+        others: Columns for those that no table has.
     """
 
     sites: tuple[Site, ...]
     labels: tuple[str, ...]
     token_seeds: tuple[int, ...]
-    init_seed: int
-    cells: Mapping[tuple[str, str, int], str]
+    init_seeds: tuple[int, ...]
+    cells: Mapping[tuple[str, str, int, int], str]
+    comparisons: Mapping[tuple[str, str], str] = field(default_factory=dict)
     references: frozenset[str] = frozenset()
     sweeps: tuple[Sweep, ...] = ()
     states: Mapping[str, str] = field(default_factory=dict)
+    measured: frozenset[str] | None = None
+    others: tuple[Column, ...] = ()
 
     def rows(self) -> list[tuple[Site, str]]:
         """Site and method label of every row, from top to bottom."""
-        present = {(site, label) for site, label, _ in self.cells}
+        present = {(site, label) for site, label, _, _ in self.cells}
         return [(site, label) for site in self.sites for label in self.labels if (site.label, label) in present]
+
+    def expected(self, seeds: Seeds, site: str, label: str) -> list[tuple[str, str]]:
+        """What each number of a row is expected from: the seed in words, and the hash of the cell."""
+        if seeds == "comparison":
+            found = self.comparisons.get((site, label))
+            return [] if found is None else [("comparison", found)]
+        pairs = [(str(seed), (seed, self.init_seeds[0])) for seed in self.token_seeds]
+        if seeds == "init_seeds":
+            pairs = [(str(seed), (self.token_seeds[0], seed)) for seed in self.init_seeds]
+        return [(words, self.cells[site, label, *pair]) for words, pair in pairs if (site, label, *pair) in self.cells]

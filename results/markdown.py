@@ -10,24 +10,26 @@ import re
 from collections.abc import Mapping, Sequence
 from string import ascii_lowercase
 
-from results.layout import Column, Layout, TableSpec
-from results.summaries import Summary
+from results import published
+from results.layout import Column, Layout, Seeds, Site, TableSpec
+from results.summaries import SEED_WORDS, Summaries, Summary
 
 DASH = "—"
 
 _ARROWS = {"up": " ↑", "down": " ↓", "none": ""}
-_Summaries = Mapping[tuple[str, str, str], Summary]
 
 
-def to_markdown(spec: TableSpec, summaries: _Summaries, layout: Layout) -> str:
+def to_markdown(spec: TableSpec, summaries: Summaries, layout: Layout) -> str:
     """Caption, table, sites and footnotes; ends with a line end."""
     footnotes: dict[str, str] = {}
+    columns = [column for column in spec.columns if not column.csv_only]
     ranks = {
-        (site.label, column.metric): _ranks(column, site.label, summaries, layout)
+        (site.label, column): _ranks(column, site.label, summaries, layout)
         for site in layout.sites
-        for column in spec.columns
+        for column in columns
     }
-    lines = [["site", "method", *(heading(column) for column in spec.columns)]]
+    headings = [one for column in columns for one in (heading(column), *_paper_heading(spec, column))]
+    lines = [["site", "method", *headings]]
     seen: set[str] = set()
     for site, label in layout.rows():
         is_reference = label in layout.references
@@ -36,38 +38,72 @@ def to_markdown(spec: TableSpec, summaries: _Summaries, layout: Layout) -> str:
             set_off(escape(label), "*" if is_reference else ""),
         ]
         seen.add(site.label)
-        for column in spec.columns:
-            summary = summaries[site.label, label, column.metric]
-            mark = "*" if is_reference else ranks[site.label, column.metric].get(label, "")
+        for column in columns:
+            summary = summaries[site.label, label, column]
+            mark = "*" if is_reference else ranks[site.label, column].get(label, "")
             text = DASH if summary.mean is None else set_off(shown(column, summary), mark)
             line.append(text + footnote(summary, footnotes))
+            line += [published.shown(spec.published, column, label) for _ in _paper_heading(spec, column)]  # type: ignore[arg-type]
         lines.append(line)
-    return "\n".join([_caption(spec, layout), "", *aligned(lines), "", *below(layout, footnotes)]) + "\n"
+    says = [f"- paper: {spec.published.says}"] if spec.published else []
+    caption = _caption(spec.title, columns, layout)
+    return "\n".join([caption, "", *aligned(lines), "", *says, *below(layout, footnotes)]) + "\n"
+
+
+def _paper_heading(spec: TableSpec, column: Column) -> list[str]:
+    """The heading of the column with the paper's figures, where it has one."""
+    if spec.published is None or column.heading not in spec.published.figures:
+        return []
+    return [f"paper: {column.heading}"]
 
 
 def below(layout: Layout, footnotes: Mapping[str, str]) -> list[str]:
     """What the sites are, and the footnotes."""
     present = {site.label for site, _ in layout.rows()}
     sites = [
-        f"- {escape(site.label)}: `{site.module}` of {escape(site.backbone)} on {escape(site.dataset)}"
+        f"- {escape(site.label)}: `{site.module}` of {escape(site.backbone)} on {escape(site.dataset)}{_on(site)}"
         for site in layout.sites
         if site.label in present
     ]
     return sites + [f"- ({letter}) {escape(text)}" for text, letter in footnotes.items()]
 
 
-def _caption(spec: TableSpec, layout: Layout) -> str:
+def _on(site: Site) -> str:
+    """What its rows were measured on, where that is told."""
+    return f"; measured on {escape(site.machine)}" if site.machine else ""
+
+
+def _caption(title: str, columns: Sequence[Column], layout: Layout) -> str:
     """What the numbers are and what the marks mean, in one line."""
-    seeds = ", ".join(map(str, layout.token_seeds))
-    if len(layout.token_seeds) > 1:
-        numbers = (
-            f"Mean ± sample standard deviation over token seeds {seeds} at init seed {layout.init_seed}; "
-            "from a single token seed, its 95 % interval in brackets, unless exact."
-        )
+    kinds: dict[Seeds, list[str]] = {}
+    for column in columns:
+        kinds.setdefault(column.seeds, []).append(column.heading)
+    if len(kinds) == 1:
+        numbers = _averaged(next(iter(kinds)), layout)
     else:
-        numbers = f"Token seed {seeds}, init seed {layout.init_seed}; the 95 % interval in brackets, unless exact."
+        numbers = " ".join(f"{escape(', '.join(names))}: {_averaged(kind, layout)}" for kind, names in kinds.items())
     marks = "Per site, by the numbers as shown: **best**, <u>second best</u>; *references* are not ranked."
-    return f"{spec.title}. {numbers} {marks}"
+    return f"{title}. {numbers} {marks}"
+
+
+def _averaged(kind: Seeds, layout: Layout) -> str:
+    """What the numbers of columns of that kind are, in a sentence."""
+    inits = ", ".join(map(str, layout.init_seeds))
+    if kind == "comparison":
+        return (
+            f"All pairs of init seeds {inits} at token seed {layout.token_seeds[0]}, compared; "
+            "the 95 % interval in brackets, unless exact."
+        )
+    varied, fixed = (layout.token_seeds, f"init seed {layout.init_seeds[0]}")
+    if kind == "init_seeds":
+        varied, fixed = (layout.init_seeds, f"token seed {layout.token_seeds[0]}")
+    word, seeds = SEED_WORDS[kind], ", ".join(map(str, varied))
+    if len(varied) > 1:
+        return (
+            f"Mean ± sample standard deviation over {word}s {seeds} at {fixed}; "
+            f"from a single {word}, its 95 % interval in brackets, unless exact."
+        )
+    return f"{word.capitalize()} {seeds}, {fixed}; the 95 % interval in brackets, unless exact."
 
 
 def heading(column: Column) -> str:
@@ -94,11 +130,11 @@ def number(column: Column, value: float, decimals: int) -> str:
     return text.removeprefix("-") if float(text) == 0 else text
 
 
-def _ranks(column: Column, site: str, summaries: _Summaries, layout: Layout) -> dict[str, str]:
+def _ranks(column: Column, site: str, summaries: Summaries, layout: Layout) -> dict[str, str]:
     """The mark of each label that has one, in one column of one site."""
     shown: dict[str, float] = {}
     for label in layout.labels:
-        summary = summaries.get((site, label, column.metric))
+        summary = summaries.get((site, label, column))
         if summary and summary.mean is not None and label not in layout.references:
             shown[label] = float(number(column, summary.mean, column.decimals))
     if column.direction == "none" or len(shown) < 2:
@@ -120,7 +156,7 @@ def footnote(summary: Summary, footnotes: dict[str, str]) -> str:
         if not text or summary.n_excluded:  # why things were left out stands in the records; only remarks stand here
             return ""
     elif summary.n_seeds:
-        text = f"{summary.n_seeds} of {summary.n_expected} token seeds ({text})"
+        text = f"{summary.n_seeds} of {summary.n_expected} {SEED_WORDS[summary.seeds]}s ({text})"
     return lettered(text, footnotes)
 
 

@@ -1,14 +1,16 @@
-"""From records to the numbers of a table: one summary per site, method label and column, over token seeds."""
+"""From records to the numbers of a table: one summary per site, method label and column, over the column's seeds."""
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from results.layout import Column, Layout
+from results.layout import Column, Layout, Seeds
 from results.records import FAILED, SKIPPED, STATUS, Record
 
 NOT_RUN = "not run yet"
 NOT_MEASURED = "not measured"
+NOT_COMPARED = "not compared: that takes two init seeds"
+SEED_WORDS: dict[Seeds, str] = {"token_seeds": "token seed", "init_seeds": "init seed", "comparison": "comparison"}
 
 _Index = Mapping[tuple[str, str], Record]
 
@@ -18,15 +20,16 @@ class Summary:
     """What is known of one metric of one method at one site.
 
     Attributes:
-        mean: Mean over the token seeds that have a value, None where none has.
+        mean: Mean over the seeds that have a value, None where none has; of a column with `less`, of the differences.
         std: Sample standard deviation (n - 1) over them, None where there are fewer than two.
-        n_seeds: How many token seeds have a value.
-        n_expected: How many token seeds there should be.
-        low: Lower end of the 95 % interval where exactly one token seed has a value, None otherwise or if exact.
+        n_seeds: How many seeds have a value; of a comparison, which is one value, at most 1.
+        n_expected: How many there should be.
+        low: Lower end of the 95 % interval where exactly one seed has a value, None otherwise or if exact.
         high: Upper end of it.
-        n: How many things the values are made of, over all token seeds that have one.
+        n: How many things the values are made of, over all seeds that have one.
         n_excluded: How many were left out of them.
         reason: Why values are missing; where none is, why things were left out; None where nothing is to be said.
+        seeds: What kind of seeds they are.
     """
 
     mean: float | None
@@ -38,12 +41,17 @@ class Summary:
     n: int
     n_excluded: int
     reason: str | None
+    seeds: Seeds = "token_seeds"
+
+
+Summaries = Mapping[tuple[str, str, Column], Summary]
+"""By site label, method label and column."""
 
 
 def summarise(
     columns: Iterable[Column], records: Iterable[Record], layout: Layout
-) -> dict[tuple[str, str, str], Summary]:
-    """The summary of each (site label, method label, metric) of the layout's rows.
+) -> dict[tuple[str, str, Column], Summary]:
+    """The summary of each (site label, method label, column) of the layout's rows.
 
     The records are those of one closed group per cell, in any order: the values of `results.records.latest`.
 
@@ -60,7 +68,7 @@ def summarise(
         index[record.cell, record.metric] = record
     chosen = list(columns)
     return {
-        (site.label, label, column.metric): _summary(column, index, layout, site.label, label)
+        (site.label, label, column): _summary(column, index, layout, site.label, label)
         for site, label in layout.rows()
         for column in chosen
     }
@@ -69,28 +77,44 @@ def summarise(
 def _summary(column: Column, index: _Index, layout: Layout, site: str, label: str) -> Summary:
     """The summary of one row and column."""
     found: list[Record] = []
-    gaps: dict[str, list[int]] = {}
-    seeds = [seed for seed in layout.token_seeds if (site, label, seed) in layout.cells]
-    for seed in seeds:
-        answer = _look_up(column, index, layout.cells[site, label, seed], layout.states)
-        if isinstance(answer, Record):
+    values: list[float] = []
+    gaps: dict[str, list[str]] = {}
+    taken_off = dict(layout.expected(column.seeds, site, column.less)) if column.less else {}
+    cells = layout.expected(column.seeds, site, label)
+    for seed, cell in cells:
+        answer = _look_up(column, index, cell, layout.states)
+        less = _less(column, index, taken_off.get(seed), layout.states)
+        if isinstance(answer, str) or isinstance(less, str):
+            gaps.setdefault(answer if isinstance(answer, str) else str(less), []).append(seed)
+        elif answer.value is not None:
             found.append(answer)
-        else:
-            gaps.setdefault(answer, []).append(seed)
-    values = [record.value for record in found if record.value is not None]
-    only = found[0] if len(found) == 1 else None
+            values.append(answer.value - less)
+    only = found[0] if len(found) == 1 and column.less is None else None
     exclusions = dict.fromkeys(record.reason for record in found if record.reason)
+    if not cells:
+        gaps[NOT_COMPARED] = []
     return Summary(
         mean=statistics.fmean(values) if values else None,
         std=statistics.stdev(values) if len(values) > 1 else None,
         n_seeds=len(values),
-        n_expected=len(seeds),
+        n_expected=max(1, len(cells)),
         low=only.low if only else None,
         high=only.high if only else None,
         n=sum(record.n for record in found),
         n_excluded=sum(record.n_excluded for record in found),
-        reason=_explain(gaps, len(seeds)) or "; ".join(exclusions) or None,
+        reason=_explain(gaps, len(cells), SEED_WORDS[column.seeds]) or "; ".join(exclusions) or None,
+        seeds=column.seeds,
     )
+
+
+def _less(column: Column, index: _Index, cell: str | None, states: Mapping[str, str]) -> float | str:
+    """What is taken off at one seed: nothing where the column takes nothing off; else why it is not there."""
+    if column.less is None:
+        return 0.0
+    answer = NOT_RUN if cell is None else _look_up(column, index, cell, states)
+    if isinstance(answer, Record) and answer.value is not None:
+        return answer.value
+    return f"of {column.less}: {answer}"
 
 
 def _look_up(column: Column, index: _Index, cell: str, states: Mapping[str, str]) -> Record | str:
@@ -114,11 +138,10 @@ def _look_up(column: Column, index: _Index, cell: str, states: Mapping[str, str]
     return record
 
 
-def _explain(gaps: Mapping[str, Sequence[int]], n_expected: int) -> str:
-    """Why values are missing; the token seeds are named unless one reason holds for all of them."""
+def _explain(gaps: Mapping[str, Sequence[str]], n_expected: int, word: str) -> str:
+    """Why values are missing; the seeds are named unless one reason holds for all of them."""
     if any(len(seeds) == n_expected for seeds in gaps.values()):
         return next(iter(gaps))
     return "; ".join(
-        f"token seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}: {reason}"
-        for reason, seeds in gaps.items()
+        f"{word}{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}: {reason}" for reason, seeds in gaps.items()
     )

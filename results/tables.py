@@ -5,39 +5,30 @@ Rendering is a pure function of its arguments: the same records in any order giv
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from difflib import get_close_matches
 
+from results import published
 from results.claims import PROPERTIES, ClaimsSpec, claimed, claims_to_csv, claims_to_markdown
 from results.layout import Column, Layout, Site, TableSpec
-from results.lines import to_csv
+from results.lines import Line, exact, to_csv
+from results.machines import apart
 from results.markdown import to_markdown
 from results.records import Record
-from results.summaries import summarise
+from results.specs import ABLATIONS, EFFICIENCY, GROUND_TRUTH, LEADERBOARD, PROBES, STRUCTURE
+from results.summaries import Summaries, summarise
 from results.sweeps import SWEEPS, SweepSpec, render_sweeps
 
 __all__ = ["FORMATS", "TABLES", "Column", "Layout", "Site", "TableSpec", "embed", "find_table", "render"]
 
 FORMATS = ("md", "csv")
 
-LEADERBOARD = TableSpec(
-    name="leaderboard",
-    title="Interpretability and faithfulness of every method",
-    columns=(
-        Column("ms_score", "MS-Score", "up", 2, 1, "%"),
-        Column("ms_excluded_share", "excluded", "none", 1, 1, "%"),
-        Column("r2", "R2", "up", 2, 1, "%"),
-        Column("top1", "top-1", "up", 2, 1, "%"),
-        Column("agreement", "agreement", "up", 2, 1, "%"),
-        Column("max_logit_difference", "max logit diff.", "none", 1, 1, "logits", is_scientific=True),
-        Column("l0", "L0", "none", 1, 1, "atoms a token"),
-        Column("density", "density", "none", 1, 1, "%"),
-        Column("expansion_factor", "expansion", "none", 2, 2, "1"),
-    ),
-)
-
 AnySpec = TableSpec | ClaimsSpec | SweepSpec
 
-TABLES: dict[str, AnySpec] = {spec.name: spec for spec in (LEADERBOARD, PROPERTIES, SWEEPS)}
+_ALL: tuple[AnySpec, ...] = (
+    LEADERBOARD, PROPERTIES, STRUCTURE, EFFICIENCY, ABLATIONS, GROUND_TRUTH, PROBES, SWEEPS
+)  # fmt: skip
+TABLES: dict[str, AnySpec] = {spec.name: spec for spec in _ALL}
 
 
 def find_table(name: str) -> AnySpec:
@@ -68,14 +59,50 @@ def render(spec: AnySpec, records: Iterable[Record], *, layout: Layout, format: 
     rows = list(records)
     if isinstance(spec, SweepSpec):
         return render_sweeps(spec, rows, layout, format)
-    summaries = summarise(spec.columns, rows, layout)
     if isinstance(spec, ClaimsSpec):
+        summaries = summarise(spec.columns, rows, layout)
         claims_to = claims_to_markdown if format == "md" else claims_to_csv
         return claims_to(spec, claimed(rows, layout), summaries, layout)
-    if format == "md":
-        return to_markdown(spec, summaries, layout)
-    lines = [(site, label, (), column) for site, label in layout.rows() for column in spec.columns]
-    return to_csv(lines, summaries, layout)
+    spec = _of_run(spec, layout)
+    if spec.by_machine:
+        layout = apart(layout, rows)
+    summaries = summarise(spec.columns, rows, layout)
+    return to_markdown(spec, summaries, layout) if format == "md" else _to_csv(spec, summaries, layout)
+
+
+def _of_run(spec: TableSpec, layout: Layout) -> TableSpec:
+    """The table without columns that the run was not asked for, and with those that no table has.
+
+    Raises:
+        ValueError: The run was asked for none of them.
+    """
+    if layout.measured is None:
+        return spec
+    columns = tuple(column for column in spec.columns if column.metric in layout.measured)
+    columns += layout.others if spec.takes_others else ()
+    if not columns:
+        wanted = ", ".join(dict.fromkeys(column.metric for column in spec.columns))
+        raise ValueError(
+            f"table: got {spec.name!r} of a run that measures none of its metrics; expected one of {wanted}; "
+            "run a suite that names them, or choose another table"
+        )
+    return replace(spec, columns=columns)
+
+
+def _to_csv(spec: TableSpec, summaries: Summaries, layout: Layout) -> str:
+    """One line per site, method label and column, with what the paper prints where it prints something."""
+    source = spec.published
+    papers = [] if source is None else ["_".join(["paper", *where.values()]) for where in source.where]
+
+    def texts(site: Site, label: str, column: Column) -> list[str]:
+        found = published.figures(source, column, label) if source else ()
+        numbers = [exact(one) for one in found] or [""] * len(papers)
+        return [*([site.machine] if spec.by_machine else []), *numbers]
+
+    lines: list[Line] = [
+        (site, label, texts(site, label, column), column) for site, label in layout.rows() for column in spec.columns
+    ]
+    return to_csv(lines, summaries, layout, own=[*(["machine"] if spec.by_machine else []), *papers])
 
 
 def embed(text: str, name: str, table: str) -> str:

@@ -14,7 +14,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench.efficiency import VARIANTS, measure_layer, random_parts
+from bench.efficiency import AGAIN, BACKBONE, SPLIT, Protocol, measure_layer, random_parts
 from methods.layer import Affine, DisentangledLayer
 from methods.parts import Parts, packed, summed_by_unit, summed_in_bags, unpacked
 from methods.surgery import disentangle, linear_at, unwrap
@@ -414,9 +414,10 @@ def test_bad_requests_are_named() -> None:
 def test_timings_say_what_they_are_of() -> None:
     network = small()
     plain = network.get_submodule(PATH)
-    found = measure_layer(network, PATH, random_parts(96, 384, 8), batch(), warm_ups=1, runs=2, is_compiled=False)
+    protocol = Protocol(warm_ups=1, runs=2, is_compiled=False)
+    found = measure_layer(network, PATH, random_parts(96, 384, 8), batch(), protocol)
     assert network.get_submodule(PATH) is plain
-    assert list(found["variants"]) == list(VARIANTS)
+    assert list(found["variants"]) == [BACKBONE, *SPLIT, AGAIN]
     assert found["codes_bytes"] == 2 * 16 * 768 * 4
     assert (found["device"], found["dtype"], found["images"]) == ("cpu", "float32", [2, 3, 32, 32])
     for one in found["variants"].values():

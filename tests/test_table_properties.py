@@ -73,8 +73,8 @@ def layout_of(*labels: str, n_seeds: int = 1) -> Layout:
         sites=(Site("s", "shapes", "vit", "fc"),),
         labels=labels,
         token_seeds=seeds,
-        init_seed=7,
-        cells={("s", label, seed): label + (str(seed) if n_seeds > 1 else "") for label in labels for seed in seeds},
+        init_seeds=(7,),
+        cells={("s", label, seed, 7): label + (str(seed) if n_seeds > 1 else "") for label in labels for seed in seeds},
     )
 
 

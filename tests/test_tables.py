@@ -79,8 +79,8 @@ def layout_of(*labels: str, n_seeds: int = 1, references: frozenset[str] = froze
         sites=tuple(Site(site, "shapes", "vit", "blocks.0.mlp.fc1") for site in sites),
         labels=labels,
         token_seeds=seeds,
-        init_seed=7,
-        cells={(site, label, seed): cell(site, label, seed) for site in sites for label in labels for seed in seeds},
+        init_seeds=(7,),
+        cells={(site, label, seed, 7): cell(site, label, seed) for site in sites for label in labels for seed in seeds},
         references=references,
     )
 
@@ -331,21 +331,27 @@ def test_the_leaderboard_has_its_columns_in_order() -> None:
     text = render(find_table("leaderboard"), [], layout=layout_of("a"), format="md")
     assert cells_of(text)["method"] == [
         "MS-Score (%) ↑",
+        "paper: MS-Score",
+        "permuted (%)",
         "excluded (%)",
         "R2 (%) ↑",
+        "paper: R2",
         "top-1 (%) ↑",
+        "paper: top-1",
+        "top-5 (%) ↑",
         "agreement (%) ↑",
+        "KL ↓",
         "max logit diff.",
         "L0",
-        "density (%)",
         "expansion",
     ]
+    assert ",density," in render(find_table("leaderboard"), [], layout=layout_of("a"), format="csv")
 
 
 def test_unknown_names_are_answered_with_the_nearest_and_all() -> None:
     with pytest.raises(LookupError, match=r"got 'leaderbord'; expected one of .*; did you mean 'leaderboard'\?"):
         find_table("leaderbord")
-    with pytest.raises(LookupError, match="leaderboard, properties, sweep; choose one"):
+    with pytest.raises(LookupError, match=r"one of ablations, .*leaderboard, .*structure, sweep; choose one"):
         find_table("xyz")
     with pytest.raises(ValueError, match=r"format: got 'cvs'; expected one of csv, md; did you mean 'csv'\?"):
         render(SPEC, [], layout=layout_of("a"), format="cvs")

@@ -40,7 +40,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from bench.activations import TensorSource
-from bench.efficiency import measure_layer, random_parts
+from bench.efficiency import Protocol, measure_layer, random_parts
 from methods.clustering.gpu import Torch
 from methods.clustering.lists import spanning_tree
 from methods.clustering.neighbours import GPU_SIZES, Sizes, empty_lists
@@ -337,7 +337,8 @@ def layer(bench: Bench, _: dict[str, Any]) -> dict[str, Any]:
     path, passes = "blocks.10.mlp.fc2", options.passes  # the paper's layer 11
     site = network.get_submodule(path)
     parts = random_parts(site.out_features, site.in_features, 8)
-    return measure_layer(network, path, parts, images, warm_ups=passes // 3, runs=passes, is_compiled=not options.quick)
+    protocol = Protocol(warm_ups=passes // 3, runs=passes, is_compiled=not options.quick)
+    return measure_layer(network, path, parts, images, protocol)
 
 
 def energy(bench: Bench, _: dict[str, Any]) -> dict[str, Any]:
