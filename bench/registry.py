@@ -56,7 +56,7 @@ BUILT_IN: dict[str, dict[str, tuple[str, str]]] = {
             "bench.heads:EmbeddedFeatures",
             "the same without its classifier: a head is fitted on it",
         ),
-        "embedded_vit": ("bench.backbones:EmbeddedViT", "small timm ViT, trained from scratch on the suite's data set"),
+        "embedded_vit": ("bench.embedded:EmbeddedViT", "small timm ViT, trained from scratch on the suite's data set"),
         "planted_network": ("bench.planted_network:PlantedNetwork", "units made of known parts, for data set concepts"),
     },
     "datasets": {

@@ -11,8 +11,9 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from bench.backbones import Backbone, BackboneFactory, EmbeddedViT, fingerprint_of, prefix_of, to_unit_range
+from bench.backbones import Backbone, BackboneFactory, fingerprint_of, prefix_of
 from bench.datasets import Dataset, Shapes
+from bench.embedded import EmbeddedViT, to_unit_range
 
 TINY = EmbeddedViT(width=16, depth=2, heads=2, epochs=2, learning_rate=3e-3)
 

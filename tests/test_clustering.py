@@ -14,8 +14,8 @@ from numpy import ndarray
 from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 
-from bench.backbones import EmbeddedViT
 from bench.datasets import Shapes
+from bench.embedded import EmbeddedViT
 from bench.sites import Site
 from methods.clustering import checked, cluster, dense, libraries, lists, memory_bytes
 from methods.clustering.trees import condense, numbered_by_smallest_member

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from bench import UsageError, heads
-from bench.backbones import Backbone, BackboneFactory, EmbeddedViT, to_unit_range
+from bench.backbones import Backbone, BackboneFactory
 from bench.cache import Cache
 from bench.datasets import Dataset, InMemory, Shapes
+from bench.embedded import EmbeddedViT, to_unit_range
 from bench.heads import EmbeddedFeatures, fit, headed, needs_head, rows_within, stage
 from bench.sites import Site
 from metrics.heads import fit_head, predict

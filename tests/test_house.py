@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("bench", "judges", "methods", "metrics", "results")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 HOMES = {
-    "timm": {"bench/backbones.py"},
+    "timm": {"bench/embedded.py"},
     "transformers": {"bench/backbones.py"},
     "overcomplete": {"methods/sae.py"},
     "hdbscan": {"methods/clustering/libraries.py"},

@@ -15,8 +15,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from bench.activations import extract, opened, quietly
-from bench.backbones import Backbone, to_unit_range
+from bench.backbones import Backbone
 from bench.datasets import InMemory
+from bench.embedded import to_unit_range
 from bench.evaluation import Question, evaluate, images_at_once
 from bench.memory import forget_peak, peak_bytes
 from bench.registry import Registry
