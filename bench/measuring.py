@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from bench import evaluation, rerun
 from bench.cells import Cell
+from bench.efficiency import IMAGES, timings_of
 from bench.evaluation import Question
 from bench.lanes import Failure
 from bench.memory import forget_peak, peak_bytes
 from bench.subject import Subject
 from metrics.catalogue import Value
+from metrics.protocol import Timing
 
 if TYPE_CHECKING:
     from bench.stages import Workshop
@@ -131,7 +133,10 @@ def question_of(workshop: "Workshop", cell: Cell) -> Question:
         seed = cell.init_seed + 1
         return rerun.decomposed_again(cell.method.built, decomposition, leader, source, site.weight, seed=seed)
 
-    subject = Subject(site, cell.method.built, decomposition, len(dataset.classes), again)
+    def timings(subject: Subject) -> Mapping[str, Timing]:
+        return timings_of(subject, dataset.test.images(slice(0, IMAGES)))
+
+    subject = Subject(site, cell.method.built, decomposition, len(dataset.classes), again, timings)
     names = [name for name, _ in cell.metrics]
     classes = dict.fromkeys(workshop.registry.find("metrics", name).load() for name in names)
     return Question(subject, list(classes), names)

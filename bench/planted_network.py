@@ -27,7 +27,8 @@ What makes it easy or hard, and for whom:
   a unit's top images are those of its strongest part.
 
 The defaults were chosen by what the truth and the whole units score (a part tells its own concept, the top images of a
-unit mix several) and by the accuracy of the network, not by the score of any method.
+unit mix several) and by the accuracy of the network. They were not tuned on a method's score; but the scores of one
+early run of ELUDe and a random partition had been seen before the last knob, `spread`, was set on whole units.
 """
 
 import math
@@ -42,8 +43,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench import UsageError, concepts
-from bench.backbones import Backbone, Report, one_thread
+from bench.backbones import Backbone, Report
 from bench.datasets import Dataset, Split, check_at_least, labels_of
+from bench.embedded import one_thread
 from bench.known_parts import cut
 
 SITE: Final = "site"

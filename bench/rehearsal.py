@@ -28,6 +28,7 @@ from bench.replay import Replay
 from bench.sites import Site
 from bench.stages import Workshop
 from bench.stopwatch import PATIENCE_SECONDS, Clock, Stopwatch
+from methods.parts import KnownParts
 from methods.protocol import Activations, ImageActivations, ImageSource
 
 MOST_IMAGES = 1024
@@ -65,6 +66,11 @@ class RehearsalSource:
     images: ImageSource | None = None
     is_hurried: bool = False
     n_threads: int = 1
+
+    @property
+    def truth(self) -> KnownParts | None:
+        """What the site's units were made of."""
+        return self.tokens.truth
 
     def read(self, rows: Int[Tensor, " rows"] | slice) -> Activations:
         """The named tokens, in that order.

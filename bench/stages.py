@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from safetensors import torch as safetensors
 
-from bench import UsageError, activations, measuring, stability, sweeps
+from bench import UsageError, activations, heads, measuring, stability, sweeps
 from bench.backbones import Backbone, Report
 from bench.cache import Cache, read_manifest
 from bench.cells import Cell, SiteSpec
@@ -63,7 +63,10 @@ class Workshop:
 
         def make() -> Backbone:
             folder = self.cache.get("backbones", identity, build)
-            return factory.assemble(safetensors.load_file(folder / WEIGHTS), dataset)  # type: ignore[no-any-return]
+            whole: Backbone = factory.assemble(safetensors.load_file(folder / WEIGHTS), dataset)
+            if not heads.needs_head(factory):
+                return whole
+            return heads.stage(self.cache, whole, dataset, self.report, versions())
 
         # The head may differ between data sets even where the weights do not.
         return self.once({**identity, "dataset": dataset.fingerprint}, make)  # type: ignore[no-any-return]
@@ -188,6 +191,8 @@ class Workshop:
         """What the cell's method reads and its site does not have."""
         if "labels" in cell.method.built.reads and self.dataset(cell.site).train.labels is None:
             return f"needs labels, and data set {cell.site.dataset.entry.name!r} has none"
+        if "truth" in cell.method.built.reads and self.backbone(cell.site).truth is None:
+            return f"needs the parts of the units, and backbone {cell.site.backbone.entry.name!r} has no known ones"
         return self.lacking(cell.leader) if cell.leader else None
 
     def perform(self, payload: tuple[str, Any, int], came: Came) -> Any:

@@ -59,6 +59,15 @@ def nothing_again() -> Rerun:
     raise LookupError("again: got none; expected how to decompose once more; give the Subject one")
 
 
+def nothing_timed(subject: "Subject") -> Mapping[str, Timing]:
+    """Never.
+
+    Raises:
+        LookupError: Always.
+    """
+    raise LookupError("timings: got none; expected how the network is timed; give the Subject one")
+
+
 class Subject:
     """One decomposition at one site, ready to be looked at batch by batch.
 
@@ -69,6 +78,7 @@ class Subject:
         found: The decomposition as it was found.
         decomposition: The same on the site's device and in its dtype.
         again: Decomposes once more with another seed; called when a metric asks for it, once.
+        timings: Times the network with this in it; called when a metric asks for it, once.
     """
 
     def __init__(
@@ -78,6 +88,7 @@ class Subject:
         decomposition: Decomposition,
         n_classes: int,
         again: Callable[[], Rerun] = nothing_again,
+        timings: Callable[["Subject"], Mapping[str, Timing]] = nothing_timed,
     ) -> None:
         self.site = site
         self.n_classes = n_classes
@@ -85,6 +96,7 @@ class Subject:
         self.found = decomposition
         self.decomposition = decomposition = moved(decomposition, site.weight)
         self.again = functools.cache(again)
+        self.timings = functools.cache(functools.partial(timings, self))
         self.layer: nn.Module | None = None
         if isinstance(method, Swappable):
             self.layer = method.layer(decomposition, site.weight, site.bias)
@@ -109,10 +121,6 @@ class Subject:
         if not isinstance(self.method, HasDictionary):
             return {}
         return self.method.dictionaries(self.decomposition, self.site.weight)
-
-    def timings(self) -> Mapping[str, Timing]:
-        """What the network takes as it is and with the method in it."""
-        raise NotImplementedError
 
     @cached_property
     def in_float64(self) -> "Subject":

@@ -14,8 +14,8 @@
 
 `PlantedParts` needs to know of which parts each unit is the sum (`Truth`), and looks at the dictionary alone.
 
-The state does not grow with the split: AUC is exact on a fixed random sample of 20,000 tokens (80 kB an atom), purity
-holds the concepts of the top images, the directions need the moments of presence and outputs.
+AUC is exact on a fixed random sample of 20,000 tokens (80 kB an atom), the directions need the moments of presence and
+outputs. Only the concepts of every image are held, a byte each: a small part of the pixels that they were planted in.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from metrics.catalogue import MetricRow, Value, rows_of
-from metrics.exemplars import Exemplars
+from metrics.exemplars import Exemplars, Ranking
 from metrics.intervals import N_RESAMPLES, SEED, bootstrapped, percentiles, proportion
 from metrics.protocol import EvaluationBatch, EvaluationFacts, Truth
 
@@ -60,14 +60,17 @@ class GroundTruth:
         self._sample: Int[Tensor, "sampled 2"] | None = None
         self._codes: list[Float32[Tensor, "some atoms"]] = []
         self._present: list[Bool[Tensor, "some concepts"]] = []
-        self._exemplars: Exemplars | None = None
-        self._shown: Bool[Tensor, "atoms kept concepts"] = torch.zeros(0, 0, 0, dtype=torch.bool)
+        self._ranking = Ranking(top_k)
+        self._images: list[Int[Tensor, " some"]] = []
+        self._concepts: list[Bool[Tensor, "some tokens concepts"]] = []
         self._moments: tuple[Tensor, Tensor] | None = None
 
     def update(self, batch: EvaluationBatch, *, pass_index: int) -> None:
         """Take in the sampled tokens, the images that drive atoms most, and how outputs move with concepts."""
         self._keep_sampled(batch)
-        self._keep_best(batch)
+        self._ranking.add(batch.images, batch.summary)
+        self._images.append(batch.images.cpu())
+        self._concepts.append(batch.concepts.cpu())
         if "output" in self._facts.dictionaries:
             moments = batch.of_site(moments_of)
             kept = self._moments
@@ -86,31 +89,17 @@ class GroundTruth:
         self._codes.append(codes[rows, positions].float().cpu())
         self._present.append(concepts[rows, positions].cpu())
 
-    def _keep_best(self, batch: EvaluationBatch) -> None:
-        new = Exemplars.of(batch.images, batch.codes, self._top_k)
-        old = self._exemplars
-        best = new if old is None else old.followed_by(new, self._top_k)
-        images, concepts = batch.images.to(best.images.device), batch.concepts.to(best.images.device)
-        is_new = best.images >= images[0]
-        rows = torch.searchsorted(images, best.images.clamp(min=int(images[0])))
-        shown = concepts[rows, best.positions.clamp(max=concepts.shape[1] - 1)]
-        if old is not None:
-            # Those that stay keep their order among themselves, so the n-th that stays was the n-th before.
-            rank = (~is_new).cumsum(dim=1).sub(1).clamp(min=0)
-            before = self._shown.gather(1, rank[..., None].expand(*rank.shape, concepts.shape[2]))
-            shown = torch.where(is_new[..., None], shown, before)
-        self._exemplars, self._shown = best, shown
-
     def compute(self) -> Mapping[str, Value]:
         """One value per row; null without images or concepts."""
-        if self._exemplars is None:
+        exemplars = self._ranking.exemplars()
+        if exemplars is None:
             return {row.name: Value.null("no images") for row in self.rows}
         present = torch.cat(self._present).numpy()
         if not present.shape[1]:
             return {row.name: Value.null("the data set has no concepts") for row in self.rows}
         return {
             **recovered(torch.cat(self._codes).numpy(), present),
-            "exemplar_purity": self._purity(self._exemplars),
+            "exemplar_purity": self._purity(exemplars),
             "exemplar_purity_chance": chance_of_purity(present, self._top_k),
             "concept_cosine": self._cosine(),
         }
@@ -120,7 +109,9 @@ class GroundTruth:
         is_finite = (exemplars.scores.isfinite().all(dim=1) & exemplars.smallest.isfinite()).cpu()
         counts = exemplars.weights() > 0
         n_images = counts.sum(dim=1).cpu()
-        n_showing = (self._shown & counts[..., None]).sum(dim=1).amax(dim=1).cpu()
+        rows = torch.searchsorted(torch.cat(self._images), exemplars.images.long().cpu())
+        shown = torch.cat(self._concepts)[rows, exemplars.positions.long().cpu()]
+        n_showing = (shown & counts[..., None].cpu()).sum(dim=1).amax(dim=1)
         is_scored = (n_images >= 2) & is_finite
         percent: Float64[ndarray, " atoms"] = (100 * n_showing.double() / n_images.clamp(min=1))[is_scored].numpy()
         n_excluded = int((~is_scored).sum())

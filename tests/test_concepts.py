@@ -208,7 +208,7 @@ def test_the_planted_truth_is_perfect_and_as_many_random_parts_are_not(
     values = []
     for method, found in ((PlantedTruth(), true), (RandomPartition(), dealt)):
         codes = method.encode(found, tokens).unflatten(0, (1000, 16))
-        dictionary = {"input": method.dictionary(found, site.weight)}
+        dictionary = {"input": method.dictionaries(found, site.weight)["input"]}
         values.append(evaluated(site, dataset, codes, unit_of_atom=found.unit_of_atom, dictionaries=dictionary))
         assert torch.allclose(method.decode(found, codes.flatten(0, 1)), tokens.outputs, atol=1e-4)
     perfect, random = values
@@ -248,4 +248,4 @@ def test_a_weight_of_zero_is_shared_by_all_parts_and_costs_nothing() -> None:
     here = replace(whole, weight=weight, truth=replace(known, parts=parts))
     found = PlantedTruth().decompose(here, seed=0)
     assert (found.tensors["owns"][:, 5] == 1).all()
-    assert torch.equal(PlantedTruth().dictionary(found, weight), parts)
+    assert torch.equal(PlantedTruth().dictionaries(found, weight)["input"], parts)
