@@ -26,7 +26,7 @@ def tasks_for(cells: Sequence[Cell], comparisons: Sequence[Comparison] = ()) -> 
         first = backbone_task(cell.site)
         backbones.setdefault(first.id, first)
         if cell.site.encoder is not None:
-            other = backbone_task(replace(cell.site, backbone=cell.site.encoder, encoder=None))
+            other = backbone_task(replace(cell.site, backbone=cell.site.encoder, encoder=None), "encoder")
             backbones.setdefault(other.id, other)
         second = Task(
             activations_task(cell, cell.token_seed),
@@ -53,10 +53,10 @@ def tasks_for(cells: Sequence[Cell], comparisons: Sequence[Comparison] = ()) -> 
     return [*backbones.values(), *tokens.values(), *sweeps.values(), *finding, *comparing, *evaluations(cells)]
 
 
-def backbone_task(site: SiteSpec) -> Task:
+def backbone_task(site: SiteSpec, what: str = "backbone") -> Task:
     """The task that trains or loads the site's backbone."""
     key = digest({**site.backbone.identity, "dataset": site.dataset.identity})
-    return Task(f"backbone {key}", f"{site.label}: backbone", ("backbone", site, 0))
+    return Task(f"backbone {key}", f"{site.label}: {what}", ("backbone", site, 0))
 
 
 def activations_task(cell: Cell, token_seed: int) -> str:
