@@ -152,27 +152,25 @@ def moments(features: Float[Tensor, "images features"]) -> tuple[Tensor, Tensor]
 
 def _by_lbfgs(features: Tensor, labels: Tensor, n_classes: int, options: LBFGS, is_held_out: Tensor) -> Head:
     accuracies: dict[float, float] = {}
-    chosen = options.penalties[0]
+    chosen, start = options.penalties[0], torch.zeros(features.shape[1] + 1, n_classes).to(features)
     if len(options.penalties) > 1 and bool(is_held_out.any()):
         fitted_on, own = features[~is_held_out], labels[~is_held_out]
         mean, scale = moments(fitted_on)
         fitted_on.sub_(mean).div_(scale)
         tried, tried_labels = (features[is_held_out] - mean) / scale, labels[is_held_out]
-        theta = _nothing(features, n_classes)
+        theta = start
         for penalty in options.penalties:
             theta, _ = minimised(fitted_on, own, theta, penalty, options)
-            accuracies[penalty] = accuracy(torch.addmm(theta[-1], tried, theta[:-1]), tried_labels)
-        chosen = max(accuracies, key=accuracies.__getitem__)  # the first, that is strongest, among equals
+            found = accuracy(torch.addmm(theta[-1], tried, theta[:-1]), tried_labels)
+            if not accuracies or found > max(accuracies.values()):  # the strongest among equals
+                chosen, start = penalty, theta
+            accuracies[penalty] = found
         del fitted_on, tried
     mean, scale = moments(features)
     x = (features - mean).div_(scale)
-    theta, has_converged = minimised(x, labels, _nothing(features, n_classes), chosen, options)
+    theta, has_converged = minimised(x, labels, start, chosen, options)
     weight, bias = theta[:-1].T.contiguous(), theta[-1].clone()
     return Head(weight, bias, mean, scale, chosen, accuracies, has_converged)
-
-
-def _nothing(features: Tensor, n_classes: int) -> Tensor:
-    return torch.zeros(features.shape[1] + 1, n_classes, dtype=features.dtype, device=features.device)
 
 
 def _by_sgd(features: Tensor, labels: Tensor, n_classes: int, options: SGD, is_held_out: Tensor, seed: int) -> Head:

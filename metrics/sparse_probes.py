@@ -59,11 +59,8 @@ def fit_sparse(
     x = (features - mean) / scale
     is_class = labels[:, None] == torch.arange(n_classes, device=labels.device)
     sizes_of = is_class.sum(dim=0)
-    own = is_class.to(x).T @ x  # features are centred, so the others' sum is minus this one
-    n_own = sizes_of.clamp(min=1)[:, None]
-    n_others = (len(x) - sizes_of).clamp(min=1)[:, None]
-    difference = (own / n_own + own / n_others).abs()
-    ranked = torch.sort(difference, dim=1, descending=True, stable=True).indices
+    # Of centred codes the sums inside and outside a class cancel: all its differences are its sums, times one factor.
+    ranked = torch.sort((is_class.to(x).T @ x).abs(), dim=1, descending=True, stable=True).indices
     probes = {}
     for k in sizes:
         atoms = ranked[:, :k].contiguous()
