@@ -14,7 +14,6 @@ how much the machine drifted meanwhile. The ways are the variant construction of
 Preprocessing is not timed. Rows of different machines are never compared.
 """
 
-import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -29,9 +28,7 @@ from torch import Tensor, nn
 from bench.sites import Images
 from bench.subject import Subject
 from methods.layer import DisentangledLayer, Merge
-from methods.parts import Parts, equal_parts
 from methods.protocol import Activations, Explicit
-from methods.surgery import disentangle, linear_at, unwrap
 
 BACKBONE, AGAIN = "backbone", "backbone again"
 HOOKED = "hooked"
@@ -41,7 +38,6 @@ SPLIT: Final[dict[str, tuple[Merge, bool]]] = {
     "merged": ("sum", False),
 }
 """The ways of a layer that knows the parts of its units: the merge, and whether all codes are asked for."""
-NO_COUNT = "the device is a CPU, for which torch counts no allocations"
 
 
 @dataclass(frozen=True)
@@ -241,75 +237,3 @@ def in_way(layer: DisentangledLayer, name: str) -> Iterator[LetGo]:
             yield nothing if asked is None else lambda: setattr(asked, "codes", None)
     finally:
         layer.merge = before
-
-
-def measure_layer(
-    network: nn.Module,
-    path: str,
-    parts: Parts,
-    images: Float[Tensor, "images 3 height width"],
-    protocol: Protocol,
-) -> dict[str, Any]:
-    """Time and memory of the backbone and of each way of `SPLIT`, and on what; plain data, for a JSON file.
-
-    Args:
-        network: From images to anything, in eval mode, on the device of the images.
-        path: Module path of the site.
-        parts: How its units are split.
-        images: One batch, preprocessed.
-        protocol: How often to run.
-    """
-
-    @contextmanager
-    def put_in(name: str) -> Iterator[LetGo]:
-        try:
-            with in_way(disentangle(network, path, parts), name) as let_go:
-                yield let_go
-        finally:
-            unwrap(network)
-
-    found = timed(network, images, {name: partial(put_in, name) for name in SPLIT}, protocol)
-    backbone_ms = statistics.mean(statistics.mean(found[name].milliseconds) for name in (BACKBONE, AGAIN))
-    return {
-        "device": torch.cuda.get_device_name(images.device) if images.is_cuda else "cpu",
-        "torch": torch.__version__,
-        "dtype": str(images.dtype).removeprefix("torch."),
-        "images": list(images.shape),
-        **vars(protocol),
-        "site": path,
-        "units": parts.divisors.shape[0],
-        "n_atoms": len(parts.holds),
-        "codes_bytes": codes_bytes(network, path, parts, images),
-        "variants": {name: summed_up(one, backbone_ms, found[BACKBONE].peak_bytes) for name, one in found.items()},
-    }
-
-
-def summed_up(timing: Timing, backbone_ms: float, backbone_peak: int | None) -> dict[str, Any]:
-    """Mean, least, deviation, memory, and both against the backbone."""
-    times, peak = timing.milliseconds, timing.peak_bytes
-    found: dict[str, Any] = {"ms": statistics.mean(times), "ms_least": min(times)}
-    found |= {"ms_deviation": statistics.pstdev(times), "ratio": statistics.mean(times) / backbone_ms}
-    found |= {"peak_bytes": peak, "reason": NO_COUNT if peak is None else None}
-    return found if peak is None or not backbone_peak else {**found, "peak_ratio": peak / backbone_peak}
-
-
-@torch.inference_mode()
-def codes_bytes(network: nn.Module, path: str, parts: Parts, images: Tensor) -> int:
-    """The size of all codes of the batch."""
-    seen: list[int] = []
-    handle = linear_at(network, path).register_forward_hook(lambda _module, _args, own: seen.append(own.nbytes))
-    try:
-        network(images[:1])
-    finally:
-        handle.remove()
-    return sum(seen) * len(images) * len(parts.holds) // parts.divisors.shape[0]
-
-
-def random_parts(n_units: int, d_in: int, per_unit: int, seed: int = 0) -> Parts:
-    """Parts for timings, which do not depend on which weights a part holds: half are shared, half have one owner."""
-    generator = torch.Generator().manual_seed(seed)
-    owner = torch.randint(per_unit, (n_units, 1, d_in), generator=generator)
-    is_shared = torch.rand(n_units, 1, d_in, generator=generator) < 0.5
-    owns = is_shared | (owner == torch.arange(per_unit)[:, None])
-    unit_of_atom = torch.arange(n_units).repeat_interleave(per_unit)
-    return equal_parts(owns.flatten(0, 1).to(torch.uint8), unit_of_atom, n_units)

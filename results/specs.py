@@ -27,6 +27,7 @@ LEADERBOARD: Final = TableSpec(
     columns=(
         _MS_SCORE,
         _percent("ms_score_permuted", "permuted", "none"),
+        _percent("ms_score_pach", "MS-Score, pach", "up"),
         _EXCLUDED,
         _R2,
         _TOP1,
@@ -65,6 +66,12 @@ STRUCTURE: Final = TableSpec(
         _by_init("coherence_p95", "p95", "down"),
         _by_init("welch_bound", "Welch bound", "none"),
         _by_init("coherence_paper", "coherence, paper's", "none", decimals=2, interval_decimals=1, unit="%"),
+        _by_init("effective_rank_unit_rows_input", "eff. rank, unit rows, input", "up", csv_only=True),
+        _by_init("coherence_max_input", "coherence, input", "down", csv_only=True),
+        _by_init("coherence_mean_input", "mean, input", "down", csv_only=True),
+        _by_init("coherence_p95_input", "p95, input", "down", csv_only=True),
+        _by_init("welch_bound_input", "Welch bound, input", "none", csv_only=True),
+        _by_init("coherence_paper_input", "coherence, paper's, input", "none", unit="%", csv_only=True),
     ),
     published=Published(
         file="table4.csv",
@@ -153,6 +160,7 @@ GROUND_TRUTH: Final = TableSpec(
         _cosine("part_cosine", "part cosine"),
         _cosine("concept_cosine", "concept cosine"),
         _percent("exemplar_purity", "purity", "up"),
+        _percent("exemplar_purity_chance", "by chance", "none"),
         Column("parts_found_ratio", "parts found", "none", 2, 2, "1"),
         _percent("parts_exact_share", "units exact", "up"),
         _MS_SCORE,

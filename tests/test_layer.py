@@ -14,7 +14,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench.efficiency import AGAIN, BACKBONE, SPLIT, Protocol, measure_layer, random_parts
+from bench.efficiency import AGAIN, BACKBONE, SPLIT, Protocol
+from bench.layer_cost import measure_layer, random_parts
 from methods.layer import Affine, DisentangledLayer
 from methods.parts import Parts, packed, summed_by_unit, summed_in_bags, unpacked
 from methods.surgery import disentangle, linear_at, unwrap

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench.efficiency import random_parts
+from bench.layer_cost import random_parts
 from bench.planted import planted
 from methods.elude import ELUDe
 from methods.layer import DisentangledLayer

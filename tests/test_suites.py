@@ -8,6 +8,7 @@ from bench import UnknownNameError, UsageError
 from bench.registry import KINDS, Registry, shipped_suites, suite_path
 from bench.runner import selected
 from bench.suites import load_suite
+from results.specs import ABLATIONS
 
 GOOD = """
 description = "one"
@@ -23,6 +24,9 @@ name = "elude"
 [[methods]]
 name = "random_partition"
 """
+
+assert ABLATIONS.published is not None
+PAPERS = ABLATIONS.published
 
 
 def written(tmp_path: Path, text: str) -> str:
@@ -40,7 +44,8 @@ def test_shipped_suites_load(name: str) -> None:
     unshipped = {"checkpoint"}  # needs a folder
     asked = {cell.method.entry.name for cell in suite.cells}
     learned = {name for name in Registry().tables["methods"] if name.endswith("_sae")} | {"transcoder"}
-    assert asked == (learned if name == "sweep" else set(Registry().tables["methods"]) - unshipped)
+    only = {"sweep": learned, "ablations": {"elude", "random_partition"}}
+    assert asked == only.get(name, set(Registry().tables["methods"]) - unshipped)
 
 
 def test_the_sweep_is_that_of_the_paper() -> None:
@@ -52,6 +57,20 @@ def test_the_sweep_is_that_of_the_paper() -> None:
     assert rates == {1e-4, 5e-4, 1e-3}
     assert {cell.method.options["epochs"] for cell in suite.cells} == {50}
     assert {cell.method.options["k"] for cell in suite.cells if "k" in cell.method.options} == {0, 20}
+
+
+def test_ablations_change_one_choice_of_quick_s_elude_at_a_time() -> None:
+    suite, quick = load_suite("ablations", Registry()), load_suite("quick", Registry())
+    baseline = next(cell for cell in quick.cells if cell.label == "elude").method.options
+    changed = {
+        cell.label: {name for name, value in cell.method.options.items() if value != baseline[name]}
+        for cell in suite.cells
+        if cell.method.entry.name == "elude"
+    }
+    assert changed.pop("elude") == set()
+    assert {len(names) for names in changed.values()} == {1}
+    assert suite.labels[0] == "random_partition"
+    assert set(PAPERS.keys) <= set(suite.labels)
 
 
 def test_full_has_a_star_of_seeds() -> None:

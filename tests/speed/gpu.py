@@ -40,7 +40,8 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from bench.activations import TensorSource
-from bench.efficiency import Protocol, measure_layer, random_parts
+from bench.efficiency import Protocol
+from bench.layer_cost import measure_layer, random_parts
 from methods.clustering.gpu import Torch
 from methods.clustering.lists import spanning_tree
 from methods.clustering.neighbours import GPU_SIZES, Sizes, empty_lists

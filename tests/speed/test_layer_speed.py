@@ -11,7 +11,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import nn
 
-from bench.efficiency import random_parts
+from bench.layer_cost import random_parts
 from methods.layer import Affine, DisentangledLayer
 from methods.parts import summed_by_unit
 
