@@ -180,17 +180,15 @@ class Decomposition:
 
 
 READABLE = frozenset({"inputs", "outputs", "weight", "images", "labels", "truth"})
-"""What a method can declare to read. Every site has all of it but the labels, which are the data set's, and the truth,
-which planted networks have: where there is none, the cells of methods that read it are skipped, with that as the
-reason."""
+"""What a method can declare to read. Labels are some data sets' only, the truth planted networks': without them, cells
+of methods that read them are skipped, with that as the reason."""
 
 
 @runtime_checkable
 class Method(Protocol):
     """A procedure with its options: a frozen dataclass with these attributes and verbs.
 
-    A method whose atoms can stand in the network is `Explicit` too; without that, its units are virtual: the network
-    stays as it is, and nothing is rebuilt from the codes.
+    One whose atoms can stand in the network is `Explicit` too; without that, its units are virtual: nothing is rebuilt.
 
     Attributes:
         reads: Which of `READABLE` the method looks at; the rest is None in what it is given.
