@@ -418,9 +418,16 @@ def test_dictionaries_are_what_the_atoms_are_made_of() -> None:
     rows, mergers = (method.dictionaries(found, weight)[kind] for kind in ("input", "output"))
     summed = torch.zeros_like(weight).index_add_(0, found.unit_of_atom, rows)
     assert torch.allclose(summed, weight, atol=1e-6)
-    is_dead = (found.tensors["owns"] == 0).all(dim=1)
+    assert torch.equal(mergers, torch.eye(12)[found.unit_of_atom])
+    owns = found.tensors["owns"].clone()
+    parts = (found.unit_of_atom == found.unit_of_atom.mode().values).nonzero().flatten()
+    owns[parts], owns[parts[0]] = 0, 1  # all of a unit's weights go to its first part: the others are dead
+    found = dataclasses.replace(found, tensors={**found.tensors, "owns": owns})
+    rows, mergers = (method.dictionaries(found, weight)[kind] for kind in ("input", "output"))
+    is_dead = (owns == 0).all(dim=1)
+    assert is_dead.sum() == len(parts) - 1 > 0
     assert torch.equal((rows == 0).all(dim=1), is_dead)
-    assert torch.equal(mergers, torch.eye(12)[found.unit_of_atom] * ~is_dead[:, None])
+    assert torch.equal(mergers, torch.eye(12)[method.parts(found).unit_of_atom] * ~is_dead[:, None])
 
 
 def test_undeclared_readings_are_named() -> None:
