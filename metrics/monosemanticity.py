@@ -227,9 +227,8 @@ class _Sums:
     def scores(self) -> Float64[Tensor, "ways atoms"]:
         """Eq. 7; of no meaning where fewer than two weights are positive."""
         pairs = self._embeddings.square().sum(dim=1) - self._self_similarity
-        scores: Tensor = pairs.view(self._n_ways, -1) / self._pair_weights
-        return scores
+        return pairs.reshape(self._n_ways, -1) / self._pair_weights
 
     def are_finite(self) -> Bool[Tensor, "ways atoms"]:
         """Whether every embedding of the atom was."""
-        return self._embeddings.isfinite().all(dim=1).view(self._n_ways, -1)
+        return self._embeddings.isfinite().all(dim=1).reshape(self._n_ways, -1)
