@@ -26,6 +26,7 @@ def sparse_evaluation() -> Evaluation:
     split.codes = (split.codes - 0.5).relu()
     split.codes[:, :, 2] = 0
     split.codes_are_nonnegative = True
+    split.in_place_logits = split.replaced_logits
     split.concepts = torch.rand(70, 3, 4, generator=torch.Generator().manual_seed(0)) < 0.3
     split.dictionaries = {"output": torch.eye(7, 5) + 0.1, "input": torch.eye(7, 5) + split.codes[0, :1].T}
     split.unit_of_atom = torch.arange(7) % 5
