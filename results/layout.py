@@ -50,12 +50,14 @@ class Figure:
         scale: What the printed number is multiplied by to be in the column's unit.
         less: Key of the paper's row that is taken off; None takes nothing off.
         over: Key of the paper's row that it is divided by; None leaves it.
+        csv_only: Whether it stands in the CSV alone, where the table is wide.
     """
 
     column: str
     scale: float = 1.0
     less: str | None = None
     over: str | None = None
+    csv_only: bool = False
 
 
 @dataclass(frozen=True)

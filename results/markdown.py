@@ -52,9 +52,8 @@ def to_markdown(spec: TableSpec, summaries: Summaries, layout: Layout) -> str:
 
 def _paper_heading(spec: TableSpec, column: Column) -> list[str]:
     """The heading of the column with the paper's figures, where it has one."""
-    if spec.published is None or column.heading not in spec.published.figures:
-        return []
-    return [f"paper: {column.heading}"]
+    figure = spec.published.figures.get(column.heading) if spec.published else None
+    return [] if figure is None or figure.csv_only else [f"paper: {column.heading}"]
 
 
 def below(layout: Layout, footnotes: Mapping[str, str]) -> list[str]:
