@@ -236,7 +236,7 @@ def test_metrics_of_plugins_are_columns_of_the_leaderboard_and_others_are_in_its
     ]
     rows = cells_of(render(LEADERBOARD, records, layout=layout, format="md"))
     assert rows["method"] == ["R2 (%) ↑", "sharpness (dB) ↑"]
-    assert rows["l"][2] == "1.500"
+    assert rows["l"][1] == "1.500"
     csv_rows = {row["metric"]: row["mean"] for row in frame(render(LEADERBOARD, records, layout=layout, format="csv"))}
     assert csv_rows == {"r2": "", "sharpness": "1.5", "dead_share": "25.0"}
     assert ROWS["dead_share"].unit == "%"
