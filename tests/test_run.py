@@ -101,7 +101,7 @@ def test_every_method_has_its_row(tmp_path: Path) -> None:
     out, _ = Shell(tmp_path / "cache", tmp_path)("run", "smoke", "--out", "run")
     assert "16 of 16 cells complete" in out
     rows = [line.split("|")[2].strip(" *") for line in table_of(tmp_path / "run").splitlines() if line.startswith("|")]
-    assert sorted(rows[2:]) == sorted(set(Registry().tables["methods"]) - {"checkpoint"})
+    assert sorted(rows[2:]) == sorted(set(Registry().tables["methods"]) - {"checkpoint", "planted_truth"})
     out, _ = Shell(tmp_path / "cache", tmp_path)("table", "sweep", "--run", "run")
     assert "vanilla_sae" in out
 
@@ -129,7 +129,7 @@ def test_every_record_says_where_it_comes_from(finished: Path) -> None:
         assert record.site_options["tokens_per_image"] == 2
         assert record.notes["backbone_fingerprint"]
         assert record.notes["decomposition_device"] == record.device
-        assert record.kind == "cell" or record.value is not None
+        assert record.kind == "cell" or record.value is not None or record.reason
     elude = {record.metric: record for record in records if record.label == "elude"}
     assert elude["r2"].value == pytest.approx(100, abs=1e-8)
     assert elude["agreement"].value == 100
@@ -300,7 +300,8 @@ def test_a_folder_of_a_run_killed_in_its_first_second_is_taken_up(shell: Shell, 
 BAD = {
     "suite": (
         ["run", "smok"],
-        "suite: got 'smok'; did you mean 'smoke'? expected one of full, properties, quick, smoke, sweep",
+        "suite: got 'smok'; did you mean 'smoke'? expected one of ablations, efficiency, full, planted, probes, "
+        "properties, quick, smoke, sweep",
     ),
     "method": (["check-method", "eludee"], "method: got 'eludee'; did you mean 'elude'?"),
     "kind": (["list", "method"], "KIND: got 'method'; did you mean 'methods'?"),
@@ -341,10 +342,8 @@ def test_doctor_finds_what_is_there_and_what_is_in_the_way(shell: Shell, tmp_pat
 
 def test_unknown_tables_and_formats_are_named(shell: Shell, finished: Path) -> None:
     _, err = shell("table", "leaderbord", "--run", str(finished), code=2)
-    assert (
-        "error: table: got 'leaderbord'; expected one of leaderboard, properties, sweep; did you mean 'leaderboard'?"
-        in err
-    )
+    assert "error: table: got 'leaderbord'; expected one of ablations, efficiency, ground_truth, leaderboard, " in err
+    assert "; did you mean 'leaderboard'?" in err
     _, err = shell("table", "leaderboard", "--run", str(finished), "--format", "xls", code=2)
     assert "error: format: got 'xls'; expected one of csv, md" in err
 

@@ -166,10 +166,10 @@ def test_where_the_method_cannot_be_applied_sweep_and_cells_are_skipped_and_say_
         cell.id: SKIPPED for cell in suite.cells
     }
     said = [line[9:] for line in capsys.readouterr().err.splitlines()]
-    assert said[-3:] == [
-        "4/6 shapes/topk_sae: sweep of 4 skipped: needs labels",
-        "5/6 shapes/topk_sae/t42/i42 skipped: needs labels",
-        "6/6 shapes/topk_sae/t7/i42 skipped: needs labels",
+    assert said[-5:-2] == [
+        "4/8 shapes/topk_sae: sweep of 4 skipped: needs labels",
+        "5/8 shapes/topk_sae/t42/i42 skipped: needs labels",
+        "6/8 shapes/topk_sae/t7/i42 skipped: needs labels",
     ]
 
 
