@@ -16,7 +16,8 @@ leaderboard: $(VENV)/run
 	$(BIN)/eludebench run quick --out $(RUN)
 
 test: $(VENV)/dev lint
-	$(BIN)/python -m pytest -q --jaxtyping-packages=bench,methods,metrics,beartype.beartype
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile \
+		--jaxtyping-packages=bench,methods,metrics,beartype.beartype
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
