@@ -15,6 +15,7 @@ from bench import __version__
 from bench.contract import check
 from bench.folder import outcomes, read_plan, rendered
 from bench.registry import Registry
+from bench.runner import comparisons_of
 from bench.suites import load_suite
 from bench.template import method_file
 from results.records import Record
@@ -130,23 +131,32 @@ def test_a_new_folder_s_blocks_go_to_the_end_of_its_section(monkeypatch: pytest.
     assert with_all_blocks(text) == text
 
 
-@pytest.mark.parametrize("name", ["quick", "properties"])
+@pytest.mark.parametrize("name", kept_runs())
 def test_the_committed_runs_are_whole_and_clean(name: str) -> None:
     folder = ROOT / "results" / name
     plan, groups = read_plan(folder), outcomes(folder)
     assert plan["suite"] == name
-    assert {groups[cell["id"]][-1].text for cell in plan["cells"]} == {"complete"}
-    assert plan["took"]["tasks"] == len(plan["cells"]) + 2 * len(plan["sites"]) + len(plan["sweeps"])
+    assert {groups[one["id"]][-1].text for one in [*plan["cells"], *plan["comparisons"]]} == {"complete"}
     records = [record for group in groups.values() for record in group]
     assert {record.dirty for record in records} == {False}
-    missing = {record.label for record in records if record.kind == "value" and record.value is None}
-    assert missing <= {"pure", "dnrwcv", "checkpoint"}
+    without = [record for record in records if record.kind == "value" and record.value is None]
+    assert all(record.reason for record in without)
+    usual = {"ms_score", "r2", "top1", "agreement", "l0", "expansion_factor"}
+    assert {record.label for record in without if record.metric in usual} <= {"pure", "dnrwcv"}
 
 
-@pytest.mark.parametrize("name", ["quick", "properties"])
+@pytest.mark.parametrize("name", kept_runs())
 def test_the_committed_runs_are_of_today_s_suites(name: str) -> None:
-    cells = [cell.id for cell in load_suite(name, Registry()).cells]
-    assert [cell["id"] for cell in read_plan(ROOT / "results" / name)["cells"]] == cells
+    suite = load_suite(name, Registry())
+    plan = read_plan(ROOT / "results" / name)
+    assert [cell["id"] for cell in plan["cells"]] == [cell.id for cell in suite.cells]
+    assert [one["id"] for one in plan["comparisons"]] == [one.id for one in comparisons_of(suite, suite.cells)]
+
+
+def test_the_time_told_is_of_all_tasks() -> None:
+    plan = read_plan(RUN)
+    groups = {(cell["site"], cell["token_seed"], cell["init_seed"]) for cell in plan["cells"]}
+    assert plan["took"]["tasks"] == len(plan["cells"]) + len(groups) + 2 * len(plan["sites"]) + len(plan["sweeps"])
 
 
 def test_the_example_method_passes(tmp_path: Path) -> None:
