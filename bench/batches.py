@@ -156,7 +156,7 @@ class Batch:
     @cached_property
     def replaced_logits(self) -> Float[Tensor, "images classes"]:
         """Logits of the network with the site's outputs replaced by the reconstruction."""
-        return self.shared.replay.logits_with(self.all_reconstruction)
+        return self.shared.replay.logits_with(self.shared.pixels, self.all_reconstruction)
 
     @cached_property
     def in_place_logits(self) -> Float[Tensor, "images classes"]:

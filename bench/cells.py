@@ -5,7 +5,7 @@ from; labels are names for people and no part of it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.cache import digest
@@ -115,6 +115,11 @@ class Cell:
         if self.selected_at is not None:
             parts["selected_at"] = list(self.selected_at)
         return digest(parts)[:16]
+
+    @property
+    def unmeasured(self) -> "Cell":
+        """The same without metrics, its leader too: what is found, whatever is measured of it."""
+        return replace(self, metrics=(), leader=self.leader.unmeasured if self.leader else None)
 
     @property
     def name(self) -> str:

@@ -82,7 +82,8 @@ class Answer:
     Attributes:
         values: The named values, by name, in the order asked for; None where it failed.
         failure: Why it did.
-        seconds: Wall seconds that this decomposition took, of what is done apart for each.
+        seconds: Wall seconds that this decomposition took, of what is done apart for each; what is made once for all
+            counts for the first that asks.
     """
 
     values: dict[str, Value] | None = None
@@ -107,9 +108,9 @@ class Running:
     answer: Answer = field(default_factory=Answer)
 
     @classmethod
-    def begun(cls, question: Question, split: Split, encoder: Backbone | None) -> "Running":
+    def begun(cls, question: Question, split: Split, lacks: dict[str, str]) -> "Running":
         """The question with its metrics made, those for which something is there."""
-        lacks = question.subject.lacks | lacking(split, encoder)
+        lacks = question.subject.lacks | lacks
         missing = {
             row.name: next(lacks[need] for need in row.needs if need in lacks)
             for metric in question.metrics
@@ -136,11 +137,11 @@ class Running:
             self.metrics = []
         self.answer.seconds += time.perf_counter() - begin
 
-    def learn(self, shared: SiteBatch) -> None:
-        """Take in probing images."""
+    def learn(self, shared: SiteBatch, n: int) -> None:
+        """Take in probing images, of those metrics that want so many of them."""
         batch = Batch(self.question.subject, shared)
         for metric in self.metrics:
-            if isinstance(metric, Learner):
+            if isinstance(metric, Learner) and metric.n_training_images == n:
                 metric.learn(batch)
 
     def see(self, shared: SiteBatch) -> None:
@@ -172,16 +173,23 @@ class Running:
         self.answer.values = {name: found[name] for name in self.question.names}
 
 
-def lacking(split: Split, encoder: Backbone | None) -> dict[str, str]:
+def lacking(site: Site, split: Split, encoder: Backbone | str | None) -> dict[str, str]:
     """Properties of a batch that do not exist for this split, each with the reason."""
     found = {}
     if split.labels is None:
         found["labels"] = "the data set has no labels"
     if split.concepts is None:
         found["concepts"] = "the data set plants no concepts"
-    if encoder is None:
-        found["embeddings"] = "the suite names no encoder for this site"
+    elif (n := n_tokens(site, split)) != split.concepts.shape[1]:
+        found["concepts"] = f"an image has {n} tokens at the site and {split.concepts.shape[1]} patches in the data set"
+    if not isinstance(encoder, Backbone):
+        found["embeddings"] = encoder or "the suite names no encoder for this site"
     return found
+
+
+def n_tokens(site: Site, split: Split) -> int:
+    """How many tokens of an image are studied."""
+    return len(site.kept(site.read(split.images(torch.arange(1))).outputs.shape[1]))
 
 
 @torch.inference_mode()
@@ -192,7 +200,7 @@ def evaluate(
     report: Report,
     *,
     probing: Split | None = None,
-    encoder: Backbone | None = None,
+    encoder: Backbone | str | None = None,
     folder: Path | None = None,
     stream: Stream = stream,
 ) -> list[Answer]:
@@ -204,19 +212,21 @@ def evaluate(
         questions: What is asked of which decomposition.
         report: Told how far it is.
         probing: The probing split, for metrics that learn from it.
-        encoder: Another network whose view of the images metrics may ask for.
+        encoder: Another network whose view of the images metrics may ask for; a text says why it cannot be had.
         folder: Where the outputs are put by for a second pass; None for the system's own place.
         stream: Gives the batches; a rehearsal has its own.
     """
-    all_running = [Running.begun(question, split, encoder) for question in questions]
+    lacks = lacking(site, split, encoder)
+    encoder = encoder if isinstance(encoder, Backbone) else None
+    all_running = [Running.begun(question, split, lacks) for question in questions]
     metrics = [metric for running in all_running for metric in running.metrics]
     n_passes = max((metric.passes for metric in metrics), default=0)
     replay = Replay(site)
-    if probing is not None:
-        rows = learned_rows(metrics, len(probing))
-        for shared in stream(replay, probing, rows, encoder, report, "probing images") if len(rows) else ():
+    for n in sorted({metric.n_training_images for metric in metrics if isinstance(metric, Learner)}):
+        rows = learned_rows(n, 0 if probing is None else len(probing))
+        for shared in stream(replay, probing, rows, encoder, report, "probing images") if probing else ():
             for running in all_running:
-                running.attempt(partial(running.learn, shared))
+                running.attempt(partial(running.learn, shared, n))
     with Spool(folder) as spool:
         everything = torch.arange(len(split))
         for shared in stream(replay, split, everything, encoder, report, "evaluation") if n_passes else ():
@@ -233,9 +243,8 @@ def evaluate(
     return [running.answer for running in all_running]
 
 
-def learned_rows(metrics: Sequence[Any], n: int) -> Int[Tensor, " rows"]:
-    """The probing images that metrics learn from, ascending; none where none does."""
-    most = max((metric.n_training_images for metric in metrics if isinstance(metric, Learner)), default=0)
+def learned_rows(most: int, n: int) -> Int[Tensor, " rows"]:
+    """The probing images that a metric learns from which wants so many of n, ascending: the first of one draw."""
     drawn = torch.randperm(n, generator=torch.Generator().manual_seed(LEARNING_SEED))[:most]
     return drawn.sort().values
 

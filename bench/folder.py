@@ -180,7 +180,7 @@ def rendered(folder: Path, name: str, format: str) -> str:
 def states(plan: Mapping[str, Any], groups: Mapping[str, Sequence[Record]]) -> list[tuple[str, str, str]]:
     """Name, id and state ("complete", "failed: why", "to do") of every cell and comparison of the plan."""
     named = [(cell["name"], cell["id"]) for cell in plan["cells"]]
-    named += [(f"{one['site']}/{one['label']}/comparison", one["id"]) for one in plan.get("comparisons", [])]
+    named += [(f"{one['site']}/{one['label']}/stability", one["id"]) for one in plan.get("comparisons", [])]
     rows = []
     for name, identity in named:
         closing = groups[identity][-1] if identity in groups else None

@@ -7,10 +7,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bench import evaluation, rerun
-from bench.cells import Cell
+from bench.backbones import Backbone
+from bench.cache import StorageError
+from bench.cells import Cell, SiteSpec
 from bench.efficiency import IMAGES, timings_of
 from bench.evaluation import Question
-from bench.lanes import Failure
+from bench.lanes import Failure, one_line
 from bench.memory import forget_peak, peak_bytes
 from bench.subject import Subject
 from metrics.catalogue import Value
@@ -42,7 +44,8 @@ class Measurement:
         options: Every option of the method; of a swept one, of the variant that was chosen.
         notes: What the method noted, and the content hashes of what it was measured on.
         seconds: Wall seconds of this cell alone: decomposing, and what its evaluation did not share with others.
-        peak_bytes: Most memory that a process held meanwhile; None where the system does not tell.
+        peak_bytes: Most memory that a process held meanwhile, with all that were evaluated beside it; None where the
+            system does not tell.
     """
 
     values: Mapping[str, Value]
@@ -95,7 +98,7 @@ def evaluated(workshop: "Workshop", cells: Sequence[Cell], came: Mapping[str, An
     spec = left[0].site
     site, dataset = workshop.site(spec), workshop.dataset(spec)
     questions = [question_of(workshop, cell) for cell in left]
-    encoder = None if spec.encoder is None else workshop.encoder(spec)
+    encoder = encoder_of(workshop, spec, questions)
     answers = evaluation.evaluate(
         site,
         dataset.test,
@@ -119,6 +122,19 @@ def evaluated(workshop: "Workshop", cells: Sequence[Cell], came: Mapping[str, An
             max((one for one in (peak, before.peak_bytes) if one is not None), default=None),
         )
     return outcomes
+
+
+def encoder_of(workshop: "Workshop", spec: SiteSpec, questions: Sequence[Question]) -> Backbone | str | None:
+    """The network that metrics see images through, where one asks for it, or why it cannot be had; None without."""
+    asked = any("embeddings" in row.needs for one in questions for metric in one.metrics for row in metric.rows)
+    if spec.encoder is None or not asked:
+        return None
+    try:
+        return workshop.encoder(spec)
+    except StorageError:
+        raise
+    except Exception as error:
+        return f"the encoder cannot be had: {one_line(error)}"
 
 
 def question_of(workshop: "Workshop", cell: Cell) -> Question:

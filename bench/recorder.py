@@ -1,8 +1,9 @@
 """What comes of the tasks of a run, as records: those of one cell, or of one variant of a sweep, in one go."""
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from bench.cells import Cell, Suite
@@ -47,13 +48,9 @@ class Recorder:
         if task.payload[0] == "evaluate":
             for cell in task.payload[1]:
                 own = outcome if isinstance(outcome, Failure) else outcome[cell.id]
-                try:
-                    rows = self.records(cell, own)
-                except ValueError as error:  # what came back is no record: a note that is not finite, say
-                    rows = self.records(cell, Failure(one_line(error), traceback.format_exc()))
-                self.ledger.append_cell(rows)
+                self.ledger.append_cell(guarded(partial(self.records, cell), own))
         elif task.payload[0] == "compare":
-            self.ledger.append_cell(self.comparison_records(task.payload[1], outcome))
+            self.ledger.append_cell(guarded(partial(self.comparison_records, task.payload[1]), outcome))
         elif task.payload[0] == "sweep" and not isinstance(outcome, Skipped):
             for group in self.sweep_records(task.payload[1], outcome):
                 if group[0].cell not in self.complete:
@@ -120,6 +117,14 @@ class Recorder:
             "time": now(),
             **provenance(),
         }
+
+
+def guarded(make: Callable[[Outcome], list[Record]], outcome: Outcome) -> list[Record]:
+    """The records of an outcome; of a failure where what came back makes none: a note that is not finite, say."""
+    try:
+        return make(outcome)
+    except ValueError as error:
+        return make(Failure(one_line(error), traceback.format_exc()))
 
 
 def rows_of(shared: dict[str, Any], metrics: Sequence[MetricRow], outcome: Outcome) -> list[Record]:

@@ -3,8 +3,8 @@
 Every method's accuracy after replacement takes one run of what comes after the site, and none of what stands before.
 Modules that came to their end before the site ran give again what they gave; the code between them runs as it is. Of
 what they gave, only what the rest reads is held: which that is, is found out on two images, by putting NaN in its
-place. The first batch shows whether the logits come out the same, bit for bit; where they do not, the whole network
-runs.
+place. That is no proof, since what is only compared swallows NaN: so every batch shows whether the logits come out the
+same, bit for bit. Where once they do not, the whole network runs from then on.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,7 +43,7 @@ class Replay:
     Attributes:
         site: The site.
         read_later: The calls whose results the rest reads; None until the first batch.
-        is_exact: Whether the rest alone gives the whole network's logits; None until the first batch.
+        is_exact: Whether the rest alone gave the whole network's logits for every batch; None until the first.
     """
 
     def __init__(self, site: Site) -> None:
@@ -66,17 +66,17 @@ class Replay:
         with self.recorded():
             reading = self.site.read(images)
         self.images, self.pixels = images, self.site.backbone.transform(images)
-        if self.is_exact is None:
+        if self.is_exact is not False:
             self.is_exact = torch.equal(self.rest(reading.outputs), reading.logits)
         if not self.is_exact:
             self.given = {}
         return reading
 
-    def logits_with(self, outputs: Float[Tensor, "images positions units"]) -> Float[Tensor, "images classes"]:
-        """The logits of the images that were read last, with the site's outputs replaced by these."""
-        if self.images is None:
-            raise RuntimeError("images: none were read; read a batch first")
-        return self.rest(outputs) if self.is_exact else self.site.logits_with(self.images, outputs)
+    def logits_with(
+        self, images: Images, outputs: Float[Tensor, "images positions units"]
+    ) -> Float[Tensor, "images classes"]:
+        """The logits of these images with the site's outputs replaced; the rest alone runs if they were read last."""
+        return self.rest(outputs) if self.is_exact and images is self.images else self.site.logits_with(images, outputs)
 
     @torch.inference_mode()
     def try_out(self, images: Images) -> None:

@@ -4,24 +4,30 @@ A comparison is of several cells: one site, one label, the first token seed, eve
 records of its own, beside those of its cells; the numbers are `metrics.similarity.Stability`'s.
 """
 
-import dataclasses
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
 from bench.cache import digest
 from bench.cells import Cell, SiteSpec
 from bench.measuring import Measurement
 from bench.memory import forget_peak, peak_bytes
-from methods.protocol import HasDictionary, HasStart
+from methods.protocol import ActivationSource, Decomposition, HasDictionary, HasStart
 from metrics.similarity import Dictionary, Stability
 
 if TYPE_CHECKING:
     from bench.stages import Workshop
 
-VERSION = 1
+VERSION = 2
 """Part of every comparison's identity; raised when the bench itself compares differently."""
+ALIVE_TOKENS = 2**18
+"""Tokens of which one has to activate an atom for it to count as alive."""
+BATCH_TOKENS = 4096
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,7 @@ class Comparison:
     @property
     def id(self) -> str:
         """Hash of everything that its numbers follow from, names and labels aside."""
-        cells = [dataclasses.replace(cell, metrics=()).id for cell in self.cells]
+        cells = [cell.unmeasured.id for cell in self.cells]
         return digest({"stability": VERSION, "metric": Stability.version, "cells": cells})[:16]
 
     @property
@@ -92,10 +98,27 @@ def compared(workshop: "Workshop", comparison: Comparison) -> Measurement:
 
 
 def dictionaries_of(workshop: "Workshop", cell: Cell) -> Mapping[str, Dictionary]:
-    """What the cell's method found, as directions; nothing where its atoms are none."""
+    """What the cell's method found, as directions, dead atoms as zeros; nothing where its atoms are no directions."""
     method, found = cell.method.built, workshop.decomposition(cell)
     if not isinstance(method, HasDictionary):
         return {}
+    is_alive = alive(method, found, workshop.source(cell.site, cell.token_seed, cell.method.built.reads))
     dictionaries = method.dictionaries(found, workshop.site(cell.site).weight)
     parents = None if found.unit_of_atom is None else found.unit_of_atom.cpu()
-    return {kind: Dictionary(rows.cpu(), parents) for kind, rows in dictionaries.items()}
+    return {kind: Dictionary(rows.cpu() * is_alive[:, None], parents) for kind, rows in dictionaries.items()}
+
+
+@torch.inference_mode()
+def alive(method: Any, found: Decomposition, source: ActivationSource) -> Bool[Tensor, " atoms"]:
+    """Which atoms have a code that is not zero for any of the first `ALIVE_TOKENS` probing tokens.
+
+    A method that reads whole images is not asked: its atoms are never dead in this sense.
+    """
+    if "images" in method.reads:
+        return torch.ones(found.n_atoms, dtype=torch.bool)
+    is_alive = torch.zeros(found.n_atoms, dtype=torch.bool)
+    for start in range(0, min(source.n_tokens, ALIVE_TOKENS), BATCH_TOKENS):
+        is_alive |= (method.encode(found, source.read(slice(start, start + BATCH_TOKENS))) != 0).any(dim=0).cpu()
+        if is_alive.all():
+            break
+    return is_alive

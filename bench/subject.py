@@ -30,7 +30,7 @@ class Facts:
     timings: Callable[[], Mapping[str, Timing]]
     directions: Callable[[], Mapping[str, Float[Tensor, "atoms width"]]]
 
-    @cached_property
+    @property
     def dictionaries(self) -> Mapping[str, Float[Tensor, "atoms width"]]:
         """The atoms as directions, "output" in the space of the outputs, "input" of the inputs; those there are."""
         return self.directions()
@@ -71,8 +71,8 @@ def nothing_timed(subject: "Subject") -> Mapping[str, Timing]:
 class Subject:
     """One decomposition at one site, ready to be looked at batch by batch.
 
-    A method whose atoms can stand in the network is evaluated with its layer swapped in; for other explicit ones the
-    site's outputs are replaced by the reconstruction while the untouched layer runs. Virtual units replace nothing.
+    The site's outputs are replaced by what an explicit method decodes; a method whose atoms can stand in the network
+    has a layer besides, which is timed and looked at for exactness. Virtual units replace nothing.
 
     Attributes:
         found: The decomposition as it was found.

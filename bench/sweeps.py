@@ -98,7 +98,7 @@ def variant_cell(cell: Cell, variant: Component) -> Cell:
 def sweep_id(cell: Cell) -> str:
     """Identifies the sweep that the cell's method is chosen by; the same for all seeds."""
     variants = [variant_cell(cell, variant) for variant in cell.method.variants]
-    return digest({"sweep": VERSION, "variants": [dataclasses.replace(one, metrics=()).id for one in variants]})[:16]
+    return digest({"sweep": VERSION, "variants": [one.unmeasured.id for one in variants]})[:16]
 
 
 def trial_ids(cell: Cell) -> list[str]:

@@ -26,7 +26,7 @@ def tasks_for(cells: Sequence[Cell], comparisons: Sequence[Comparison] = ()) -> 
         first = backbone_task(cell.site)
         backbones.setdefault(first.id, first)
         if cell.site.encoder is not None:
-            other = backbone_task(replace(cell.site, backbone=cell.site.encoder, encoder=None), "encoder")
+            other = encoder_task(cell.site)
             backbones.setdefault(other.id, other)
         second = Task(
             activations_task(cell, cell.token_seed),
@@ -59,6 +59,13 @@ def backbone_task(site: SiteSpec, what: str = "backbone") -> Task:
     return Task(f"backbone {key}", f"{site.label}: {what}", ("backbone", site, 0))
 
 
+def encoder_task(site: SiteSpec) -> Task:
+    """The task that trains or loads the network through which metrics may see the images."""
+    if site.encoder is None:
+        raise ValueError(f"site: {site.label!r} has no encoder; expected one; name it in the suite")
+    return backbone_task(replace(site, backbone=site.encoder, encoder=None), "encoder")
+
+
 def activations_task(cell: Cell, token_seed: int) -> str:
     """Identifies the task that extracts the cell's activations."""
     return f"activations {digest(cell.site.identity)} {token_seed}"
@@ -66,9 +73,10 @@ def activations_task(cell: Cell, token_seed: int) -> str:
 
 def evaluations(cells: Sequence[Cell]) -> list[Task]:
     """The evaluations: one for each site and pair of seeds."""
-    groups: dict[tuple[str, int, int], list[Cell]] = {}
+    groups: dict[tuple[str, int, int, str], list[Cell]] = {}
     for cell in cells:
-        groups.setdefault((digest(cell.site.identity), cell.token_seed, cell.init_seed), []).append(cell)
+        apart = cell.id if cell.runs_alone else ""  # what is timed has the memory to itself too
+        groups.setdefault((digest(cell.site.identity), cell.token_seed, cell.init_seed, apart), []).append(cell)
     return [evaluation_of(group) for group in groups.values()]
 
 
@@ -76,11 +84,12 @@ def evaluation_of(cells: Sequence[Cell]) -> Task:
     """The task that evaluates these cells, all of one site."""
     first = cells[0]
     methods = first.label if len(cells) == 1 else f"{len(cells)} methods"
+    encoders = () if first.site.encoder is None else (encoder_task(first.site).id,)
     return Task(
         f"evaluation {digest({'cells': [cell.id for cell in cells]})}",
         f"{first.site.label}: evaluation of {methods} (t{first.token_seed}/i{first.init_seed})",
         ("evaluate", tuple(cells), 0),
-        after=tuple(cell.id for cell in cells),
+        after=(*(cell.id for cell in cells), *encoders),
         parts=tuple(evaluation_of([cell]) for cell in cells) if len(cells) > 1 else (),
         is_alone=first.runs_alone,
     )

@@ -2,8 +2,8 @@
 
 Codes are most of what an evaluation holds (40 images of 257 tokens and 6,144 atoms are 253 MB), so they are read from
 memory once: a few tokens stay in the processor's cache while everything is taken of them. Two things about torch shape
-the rest. Comparing into floats is four times as fast as into booleans. And `max` with indices is twenty times as dear
-as `amax`, so positions are looked up afterwards: first which group of neighbouring tokens has the largest code, then
+the rest. Comparing into floats is faster than into booleans. And `max` with indices is far dearer than `amax`, so
+positions are looked up afterwards: first which group of neighbouring tokens has the largest code, then
 where in that group it is.
 """
 

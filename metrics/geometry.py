@@ -45,17 +45,18 @@ class Geometry:
     passes: ClassVar[int] = 0
 
     def __init__(self, facts: EvaluationFacts) -> None:
-        self._dictionaries = facts.dictionaries
+        self._facts = facts  # the dictionaries are dense: they are made when they are looked at
 
     def update(self, batch: EvaluationBatch, *, pass_index: int) -> None:
         """Nothing to take in."""
 
     def compute(self) -> Mapping[str, Value]:
         """All values, exact; `n` counts the atoms whose row is not zero."""
+        dictionaries = self._facts.dictionaries
         return {
             f"{name}{suffix}": value
             for kind, suffix in (("output", ""), ("input", "_input"))
-            for name, value in described(self._dictionaries.get(kind), kind).items()
+            for name, value in described(dictionaries.get(kind), kind).items()
         }
 
 

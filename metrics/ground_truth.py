@@ -60,6 +60,7 @@ class GroundTruth:
         self._sample: Int[Tensor, "sampled 2"] | None = None
         self._codes: list[Float32[Tensor, "some atoms"]] = []
         self._present: list[Bool[Tensor, "some concepts"]] = []
+        self._has_output = "output" in facts.dictionaries
         self._ranking = Ranking(top_k)
         self._images: list[Int[Tensor, " some"]] = []
         self._concepts: list[Bool[Tensor, "some tokens concepts"]] = []
@@ -71,7 +72,7 @@ class GroundTruth:
         self._ranking.add(batch.images, batch.summary)
         self._images.append(batch.images.cpu())
         self._concepts.append(batch.concepts.cpu())
-        if "output" in self._facts.dictionaries:
+        if self._has_output:
             moments = batch.of_site(moments_of)
             kept = self._moments
             self._moments = moments if kept is None else (kept[0] + moments[0], kept[1] + moments[1])
@@ -100,7 +101,7 @@ class GroundTruth:
         return {
             **recovered(torch.cat(self._codes).numpy(), present),
             "exemplar_purity": self._purity(exemplars),
-            "exemplar_purity_chance": chance_of_purity(present, self._top_k),
+            "exemplar_purity_chance": chance_of_purity(present, min(self._top_k, self._facts.n_images)),
             "concept_cosine": self._cosine(),
         }
 

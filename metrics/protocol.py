@@ -157,7 +157,7 @@ class EvaluationFacts(Protocol):
     def dictionaries(self) -> Mapping[str, Float[Tensor, "atoms width"]]:
         """The atoms as directions, one row each: "output" in the space of the site's outputs, "input" of its inputs.
 
-        Those that the method has; none for methods whose atoms are no directions.
+        Those that the method has, made anew each time; none for methods whose atoms are no directions.
         """
         ...
 

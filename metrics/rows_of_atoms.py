@@ -200,13 +200,13 @@ PLANTED: Final = (
         name="concept_auc",
         unit="1",
         bounds=(0.0, 1.0),
-        summary="ROC AUC of each concept's own atom, matched one to one: 1 every concept told apart, 0.5 at random.",
+        summary="ROC AUC of each concept's own atom, matched one to one: 1 all told apart, 0.5 one atom at random.",
     ),
     _ground_truth(
         name="concept_auc_unmatched",
         unit="1",
         bounds=(0.0, 1.0),
-        summary="ROC AUC of each concept's best atom, which may be another's too: 1 told apart, 0.5 at random.",
+        summary="ROC AUC of each concept's best atom, another's too maybe: 1 told apart, 0.5 one atom at random.",
     ),
     _ground_truth(
         name="exemplar_purity",

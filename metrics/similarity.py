@@ -1,7 +1,7 @@
 """How alike dictionaries are: the mean cosine of the best one-to-one matching of atoms (ELUDe paper, appendix B.3).
 
-Cosines are signed, and rows of zeros (dead atoms) are dropped and counted first. An atom that never fires on the
-evaluation split is another matter: its row is a direction like any other, and stays. Two dictionaries of different
+Cosines are signed, and rows of zeros are dropped and counted first: parts without weights, and, where the bench gives
+them so, atoms that no probing token activates. Two dictionaries of different
 sizes match as many atoms as the smaller one has, and lose the share of the larger one that is left over. Methods that
 split units are matched unit by unit, block against block; the similarity is then the mean over units.
 """

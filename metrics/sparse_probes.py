@@ -51,16 +51,18 @@ def fit_sparse(
 ) -> dict[int, SparseProbe]:
     """The probes with so many atoms a class, by that number; with all atoms where there are fewer.
 
-    A class reads the atoms with the largest |mean over its images - mean over the others| of the standardised code,
-    so that an atom's scale does not matter; of equal ones the lower index. The regressions have scikit-learn's default
-    penalty (`C` = 1, so 1 / images here) and are solved by Newton steps in float64, all classes stacked.
+    A class reads the atoms with the largest |mean over its images - mean over the others|, of equal ones the one with
+    the lower index; so an atom of large codes is taken before one of small codes that tells as much. The regressions
+    read standardised codes, have scikit-learn's default penalty (`C` = 1, so 1 / images here), and are solved by Newton
+    steps in float64, all classes stacked.
     """
     mean, scale = moments(features)
     x = (features - mean) / scale
     is_class = labels[:, None] == torch.arange(n_classes, device=labels.device)
     sizes_of = is_class.sum(dim=0)
-    # Of centred codes the sums inside and outside a class cancel: all its differences are its sums, times one factor.
-    ranked = torch.sort((is_class.to(x).T @ x).abs(), dim=1, descending=True, stable=True).indices
+    # Of centred codes (standardised ones times their scale) the sums inside and outside a class cancel: all its
+    # differences are its sums, times one factor.
+    ranked = torch.sort((is_class.to(x).T @ x * scale).abs(), dim=1, descending=True, stable=True).indices
     probes = {}
     for k in sizes:
         atoms = ranked[:, :k].contiguous()

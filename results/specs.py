@@ -33,10 +33,10 @@ LEADERBOARD: Final = TableSpec(
         _TOP1,
         _percent("top5", "top-5", "up"),
         _AGREEMENT,
-        Column("kl", "KL", "down", 1, 1, "nats", is_scientific=True),
+        Column("kl", "KL", "none", 1, 1, "nats", is_scientific=True),
         Column("max_logit_difference", "max logit diff.", "none", 1, 1, "logits", is_scientific=True),
         _L0,
-        _share("density", "density", csv_only=True),
+        _share("density", "density"),
         _EXPANSION,
     ),
     published=Published(
@@ -108,13 +108,14 @@ EFFICIENCY: Final = TableSpec(
     published=Published(
         file="table5.csv",
         says="Table 5 of Bağcı et al. 2026, DINOv2 ViT-B/14, 256 images a batch on an H100, compiled; the ratio is to "
-        "the backbone of the same table",
+        "the backbone of the same table; its transcoder seems to be of the kind of transcoder_d_in",
         key="method",
         figures={
             "ms a batch": Figure("ms_per_batch"),
             "times the backbone": Figure("ms_per_batch", over="backbone"),
             "peak MB": Figure("peak_mem_mb"),
         },
+        keys={"transcoder_d_in": "transcoder"},
     ),
     by_machine=True,
 )
@@ -131,7 +132,8 @@ ABLATIONS: Final = TableSpec(
         _EXPANSION,
         _AGREEMENT,
         _percent("r2", "R2", "up", csv_only=True),
-        Column("l0", "L0", "none", 1, 1, "atoms a token", csv_only=True),
+        _L0,
+        _share("density", "density"),
     ),
     published=Published(
         file="table7.csv",
@@ -183,5 +185,6 @@ PROBES: Final = TableSpec(
         _percent("probe_codes_k5", "5 atoms", "up"),
         _TOP1,
         _L0,
+        _share("density", "density"),
     ),
 )

@@ -105,10 +105,10 @@ def test_the_rest_alone_gives_the_logits_of_the_whole_network(
         images = split.images(rows)
         reading = replay.read(images)
         other = reading.outputs + torch.randn(reading.outputs.shape, generator=torch.Generator().manual_seed(1))
-        assert torch.equal(replay.logits_with(reading.outputs), reading.logits)
+        assert torch.equal(replay.logits_with(images, reading.outputs), reading.logits)
         for _ in range(2):  # nothing is used up
-            assert torch.equal(replay.logits_with(other), site.logits_with(images, other))
-        assert not torch.equal(replay.logits_with(other), reading.logits)
+            assert torch.equal(replay.logits_with(images, other), site.logits_with(images, other))
+        assert not torch.equal(replay.logits_with(images, other), reading.logits)
     assert replay.is_exact
     assert set(replay.read_later or ()) == read_later
     assert "forward" not in site.module.__dict__
@@ -116,11 +116,11 @@ def test_the_rest_alone_gives_the_logits_of_the_whole_network(
 
 def test_what_stands_before_the_site_does_not_run_again() -> None:
     module = Counting()
-    replay = Replay(Site(backbone_of(module), "mix"))
-    reading = replay.read(split_of(5).images(slice(None)))
+    replay, images = Replay(Site(backbone_of(module), "mix")), split_of(5).images(slice(None))
+    reading = replay.read(images)
     before = module.stem.n_runs
     for _ in range(3):
-        replay.logits_with(reading.outputs * 2)
+        replay.logits_with(images, reading.outputs * 2)
     assert module.stem.n_runs == before
 
 
@@ -129,7 +129,33 @@ def test_where_the_rest_cannot_run_alone_the_whole_network_does() -> None:
     replay, images = Replay(site), split_of(5).images(slice(None))
     reading = replay.read(images)
     assert replay.is_exact is False
-    assert torch.equal(replay.logits_with(reading.outputs * 2), site.logits_with(images, reading.outputs * 2))
+    assert torch.equal(replay.logits_with(images, reading.outputs * 2), site.logits_with(images, reading.outputs * 2))
+
+
+class Gated(Conv):
+    """Turns its maps around where something before the site is bright."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.AdaptiveAvgPool2d(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        bright = self.gate(x).mean(dim=1, keepdim=True) > 0.5
+        maps = torch.relu(self.mix(torch.relu(self.stem(x))))
+        logits: Tensor = self.head(torch.where(bright, -maps, maps).mean(dim=(2, 3)))
+        return logits
+
+
+def test_what_only_later_images_show_is_noticed() -> None:
+    site = Site(backbone_of(Gated()), "mix")
+    replay = Replay(site)
+    dark, bright = (torch.full((3, 3, 16, 16), level, dtype=torch.uint8) for level in (10, 240))
+    assert torch.equal(replay.logits_with(dark, replay.read(dark).outputs), site.read(dark).logits)
+    seen = [replay.is_exact]  # NaN is not above 0.5 either
+    outputs = replay.read(bright).outputs * 2
+    assert [*seen, replay.is_exact] == [True, False]
+    assert torch.equal(replay.logits_with(bright, outputs), site.logits_with(bright, outputs))
+    assert torch.equal(replay.logits_with(dark, outputs), site.logits_with(dark, outputs))
 
 
 # --- what is put by --------------------------------------------------------------------------------------------------

@@ -212,11 +212,11 @@ def test_what_cannot_be_fitted_is_said(name: str) -> None:
         check_head(features, labels, n_classes, held_out)
 
 
-def sparse_by_scikit_learn(x: Any, labels: Any, k: int, n_classes: int) -> tuple[Any, list[list[int]]]:
-    """Log-odds of each class, and the atoms it reads: one regression after the other."""
+def sparse_by_scikit_learn(raw: Any, x: Any, labels: Any, k: int, n_classes: int) -> tuple[Any, list[list[int]]]:
+    """Log-odds of each class, and the atoms it reads, chosen on the raw codes: one regression after the other."""
     odds, chosen = np.full((len(x), n_classes), -np.inf), []
     for c in range(n_classes):
-        difference = [abs(x[labels == c, j].mean() - x[labels != c, j].mean()) for j in range(x.shape[1])]
+        difference = [abs(raw[labels == c, j].mean() - raw[labels != c, j].mean()) for j in range(raw.shape[1])]
         atoms = sorted(range(x.shape[1]), key=lambda j: (-difference[j], j))[:k]
         peer = LogisticRegression(tol=1e-12, max_iter=10000).fit(x[:, atoms], labels == c)
         odds[:, c] = peer.decision_function(x[:, atoms])
@@ -229,7 +229,7 @@ def test_sparse_probes_are_the_regressions_of_scikit_learn(at_once: int, monkeyp
     monkeypatch.setattr("metrics.sparse_probes.N_NUMBERS_AT_ONCE", at_once)
     x, labels = clusters()
     for k, probe in fit_sparse(x, labels, 5, (1, 2, 5, 30)).items():
-        odds, atoms = sparse_by_scikit_learn(standardised(x), labels.numpy(), k, 5)
+        odds, atoms = sparse_by_scikit_learn(x.numpy(), standardised(x), labels.numpy(), k, 5)
         assert probe.atoms[:, : len(atoms[0])].tolist() == atoms
         assert np.abs(probe.log_odds(x).numpy() - odds).max() < 1e-6
 
@@ -283,7 +283,8 @@ def test_the_metric_trains_on_one_split_and_counts_hits_on_the_other() -> None:
         hits = 0
         odds = np.zeros((200, 4))
         for c in range(4):
-            difference = abs(pooled[0][labels == c].mean(0) - pooled[0][labels != c].mean(0))
+            raw = training.codes.double().mean(1).numpy()
+            difference = abs(raw[labels == c].mean(0) - raw[labels != c].mean(0))
             atoms = np.argsort(-difference)[:k]
             peer = LogisticRegression(tol=1e-12).fit(both[:300, atoms], labels == c)
             odds[:, c] = peer.decision_function(both[300:, atoms])
@@ -300,15 +301,27 @@ def test_label_noise_brings_every_probe_to_chance() -> None:
         assert 18 < number(value) < 32
 
 
-def test_permuting_and_scaling_atoms_changes_nothing() -> None:
+def test_sparse_probes_take_the_atoms_of_large_codes_first() -> None:
+    labels = torch.arange(80) % 2
+    sign = 2.0 * labels - 1
+    noise = torch.randn(80, 2, generator=torch.Generator().manual_seed(0))
+    x = torch.stack([0.1 * sign + 0.01 * noise[:, 0], 5 * sign + 20 * noise[:, 1]], dim=1).double()
+    assert fit_sparse(x, labels, 2, (1,))[1].atoms[:, 0].tolist() == [1, 1]
+
+
+def test_permuting_atoms_changes_nothing_nor_does_scaling_for_dense_probes() -> None:
     training, split = separated(300, 1), separated(200, 2)
     before = stream(Probes(split), split, training=training)
     order = torch.randperm(9, generator=torch.Generator().manual_seed(1))
     for part in (training, split):
-        part.codes = part.codes[:, :, order] * torch.logspace(-2, 2, 9)
+        part.codes = part.codes[:, :, order]
     after = stream(Probes(split), split, training=training)
     for name in NAMES:
         assert number(after[name]) == pytest.approx(number(before[name]), abs=0.51)  # one image on the border
+    for part in (training, split):
+        part.codes = part.codes * torch.logspace(-2, 2, 9)
+    scaled = stream(Probes(split), split, training=training)
+    assert number(scaled["probe_codes"]) == pytest.approx(number(before["probe_codes"]), abs=0.51)
     assert after["probe_outputs"] == before["probe_outputs"]
 
 

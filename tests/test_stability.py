@@ -2,6 +2,7 @@
 
 import statistics
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from bench.cells import Cell
 from bench.measuring import Measurement
 from bench.planted import planted
 from bench.registry import Registry
-from bench.stability import Comparison, compared, groups_of
+from bench.stability import Comparison, alive, compared, dictionaries_of, groups_of
 from bench.stages import StartWorkshop, Workshop
 from bench.suites import load_suite
 from methods.archetypal import ArchetypalSAE
@@ -169,6 +170,20 @@ def test_a_trained_method_is_compared_after_and_before(
     assert got.notes["init_seeds"] == "42, 7, 1024"
     assert got.options["k"] == 3
     assert all(value.low is not None for name, value in got.values.items() if name != "stability_input")
+
+
+def test_atoms_that_no_token_activates_are_dead_and_left_out(shop: Workshop, cells: tuple[Cell, ...]) -> None:
+    comparison = groups_of(cells)[0]
+    cell = comparison.cells[0]
+    found, source = shop.decomposition(cell), shop.source(cell.site, 42, frozenset({"outputs"}))
+    bias = found.tensors["encoder_bias"].clone()
+    bias[5] = -1e9
+    other = replace(found, tensors={**found.tensors, "encoder_bias": bias})
+    assert alive(cell.method.built, found, source).all()
+    assert (~alive(cell.method.built, other, source)).nonzero().flatten().tolist() == [5]
+    here: Any = SimpleNamespace(decomposition=lambda _cell: other, site=shop.site, source=shop.source)
+    dictionary = dictionaries_of(here, cell)
+    assert (dictionary["output"].rows == 0).all(dim=1).nonzero().flatten().tolist() == [5]
 
 
 def test_each_method_is_compared_by_what_it_has(measured: dict[str, Measurement]) -> None:

@@ -263,7 +263,7 @@ def test_comparisons_of_a_plan_are_found_shown_and_counted(tmp_path: Path) -> No
     assert states(compared, {"d": records}) == [
         ("s/l/t0/i0", "c", "to do"),
         ("s/l/t0/i1", "e", "to do"),
-        ("s/l/comparison", "d", "complete"),
+        ("s/l/stability", "d", "complete"),
     ]
     write_plan(tmp_path, compared)
     assert "not run yet" in rendered(tmp_path, "leaderboard", "md")
