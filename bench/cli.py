@@ -95,14 +95,15 @@ def plan(
     suite_path(suite)
     with waiting("reading the suite"):
         from bench.folder import check_folder, outcomes, states
-        from bench.runner import plan_of, selected
+        from bench.runner import comparisons_of, plan_of, selected
         from bench.suites import load_suite
 
         loaded = load_suite(suite, Registry(plugin))
     folder = out or Path("runs") / loaded.name
     check_folder(folder, loaded.name)
     cells = selected(loaded.cells, only)
-    names = {cell.name for cell in cells}
+    compared = comparisons_of(loaded, cells)
+    names = {cell.name for cell in cells} | {one.name for one in compared}
     rows = [row for row in states(plan_of(loaded), outcomes(folder)) if row[0] in names]
     done = {key for _, key, state in rows if state.split(":")[0] in ("complete", "skipped")}
     head: dict[str, Any] = {"suite": loaded.name, "run": str(folder)}
@@ -113,7 +114,9 @@ def plan(
             from bench.estimate import estimated
 
             to_do = [cell for cell in cells if cell.id not in done]
-            found = estimated(to_do, workers, tuple(path.resolve() for path in plugin), cache or default_cache())
+            others = [one for one in compared if one.id not in done]
+            plugins = tuple(path.resolve() for path in plugin)
+            found = estimated(to_do, workers, plugins, cache or default_cache(), comparisons=others)
         show_states(rows, head, as_json, found)
     else:
         show_states(rows, head, as_json)

@@ -14,6 +14,7 @@ from bench.calibration import StartCalibrator
 from bench.cells import Cell, SiteSpec
 from bench.findings import Chunk, Findings
 from bench.lanes import Failure, Task, Waiting, run_tasks, threads_of_a_lane
+from bench.stability import Comparison
 from bench.stopwatch import Clock
 from bench.tasks import tasks_for
 
@@ -111,12 +112,17 @@ class Collected:
 
 
 def estimated(
-    cells: Sequence[Cell], n_lanes: int, plugins: tuple[Path, ...], cache: Path, clock: Clock = time.perf_counter
+    cells: Sequence[Cell],
+    n_lanes: int,
+    plugins: tuple[Path, ...],
+    cache: Path,
+    clock: Clock = time.perf_counter,
+    comparisons: Sequence[Comparison] = (),
 ) -> Estimate:
-    """What these cells will take in so many lanes; 0 works in this process."""
+    """What these cells will take in so many lanes; 0 works in this process. Comparisons are not rehearsed."""
     begin, load = time.perf_counter(), os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    tasks = tuple(tasks_for(cells))
-    chunks = chunks_of([task for task in tasks if task.payload[0] != "evaluate"], max(n_lanes, 1))
+    tasks = tuple(tasks_for(cells, comparisons))
+    chunks = chunks_of([task for task in tasks if task.payload[0] not in ("evaluate", "compare")], max(n_lanes, 1))
     heard = Collected()
     run_tasks(chunks, n_lanes, StartCalibrator(plugins, cache, threads_of_a_lane(n_lanes), time.time(), clock), heard)
     seconds: dict[str, float] = {}
@@ -130,6 +136,7 @@ def estimated(
             seconds |= outcome.seconds
             reasons |= outcome.reasons
             found.append((chunk.payload.site.identity, outcome))
+    reasons |= {task.id: "comparisons are not" for task in tasks if task.payload[0] == "compare"}
     for task in tasks:
         if task.payload[0] == "evaluate":
             add_evaluation(task, found, seconds, reasons)

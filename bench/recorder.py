@@ -10,7 +10,7 @@ from bench.cells import Cell, Suite
 from bench.lanes import Failure, Task, one_line
 from bench.measuring import Outcome, Skipped
 from bench.progress import Display
-from bench.provenance import now, provenance
+from bench.provenance import machine, now, provenance
 from bench.stability import Comparison
 from bench.sweeps import Trial, sweep_id, trial_ids, variant_cell
 from metrics.catalogue import MetricRow, Value
@@ -79,7 +79,8 @@ class Recorder:
         n = len(cell.method.variants)
         trials: Sequence[Trial | Failure] = [outcome] * n if isinstance(outcome, Failure) else outcome
         for identity, variant, trial in zip(trial_ids(cell), cell.method.variants, trials, strict=True):
-            shared = self.shared(variant_cell(cell, variant), identity) | {"notes": {"sweep": sweep_id(cell)}}
+            shared = self.shared(variant_cell(cell, variant), identity)
+            shared["notes"] |= {"sweep": sweep_id(cell)}
             if isinstance(trial, Failure) or trial.reason is not None:
                 trace = trial.traceback if isinstance(trial, Failure) else None
                 shared |= {"text": FAILED, "reason": trial.reason, "traceback": trace}
@@ -114,6 +115,7 @@ class Recorder:
             "init_seed": cell.init_seed,
             "options": dict(cell.method.options),
             "site_options": cell.site.options,
+            "notes": {"machine": machine()},
             "time": now(),
             **provenance(),
         }
@@ -134,7 +136,7 @@ def rows_of(shared: dict[str, Any], metrics: Sequence[MetricRow], outcome: Outco
         return [Record(kind="cell", metric=STATUS, **shared)]
     if isinstance(outcome, Skipped):
         return [Record(kind="cell", metric=STATUS, text=SKIPPED, reason=outcome.reason, **shared)]
-    shared |= {"options": dict(outcome.options), "notes": dict(outcome.notes)}
+    shared |= {"options": dict(outcome.options), "notes": shared["notes"] | dict(outcome.notes)}
     shared |= {"seconds": outcome.seconds, "peak_bytes": outcome.peak_bytes}
     values = [
         Record(kind="value", metric=row.name, unit=row.unit, **vars(outcome.values[row.name]), **shared)

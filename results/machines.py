@@ -15,10 +15,11 @@ _Key = tuple[str, str, int, int]
 def apart(layout: Layout, records: Iterable[Record]) -> Layout:
     """The layout with one site for each machine that the site's cells were measured on; cells keep their hashes.
 
-    A machine is what the records call the device. Cells without records stand with the first machine. Where a row was
-    measured on several machines it stands with each, and lacks the seeds that were measured on the others.
+    A machine is what the records call the device, and the mark of its name in their notes. Cells without records stand
+    with the first machine. Where a row was measured on several machines it stands with each, and lacks the seeds that
+    were measured on the others.
     """
-    device_of = {record.cell: record.device for record in records}
+    device_of = {record.cell: machine_of(record) for record in records}
     machines = sorted({device_of[cell] for cell in layout.cells.values() if cell in device_of})
     names = {device: _name(device, at, len(machines)) for device, at in zip(machines, count(), strict=False)}
     sites: list[Site] = []
@@ -37,6 +38,12 @@ def apart(layout: Layout, records: Iterable[Record]) -> Layout:
             states |= dict.fromkeys(missing.values(), ELSEWHERE)
             cells |= {(here.label, *key[1:]): cell for key, cell in (found | missing).items()}
     return replace(layout, sites=tuple(sites), cells=cells, states=states)
+
+
+def machine_of(record: Record) -> str:
+    """What tells the record's machine from others."""
+    mark = record.notes.get("machine")
+    return f"{record.device}, machine {mark}" if mark else str(record.device)
 
 
 def _of_machine(
