@@ -29,12 +29,14 @@ lint: $(VENV)/dev
 bench: $(VENV)/dev
 	$(BIN)/python -m pytest -q tests/speed --benchmark-only
 
-# Makes the tables in README.md again from fresh runs, and keeps their records.
+# Makes the tables in both READMEs again from fresh runs, and keeps their records; `make readme RUNS=quick` for less.
+RUNS := quick properties full efficiency ablations planted probes
 readme: $(VENV)/dev
-	rm -rf runs/readme && mkdir -p results/quick results/properties
-	$(BIN)/eludebench run quick --out runs/readme/quick --cache runs/readme/cache
-	$(BIN)/eludebench run properties --out runs/readme/properties --cache runs/readme/cache
-	for name in quick properties; do cp runs/readme/$$name/run.json runs/readme/$$name/records.jsonl results/$$name/; done
+	rm -rf runs/readme
+	set -e; for name in $(RUNS); do \
+		$(BIN)/eludebench run $$name --out runs/readme/$$name --cache runs/readme/cache; \
+		mkdir -p results/$$name; cp runs/readme/$$name/run.json runs/readme/$$name/records.jsonl results/$$name/; \
+	done
 	$(BIN)/python tests/test_readme.py
 
 $(VENV)/python:
