@@ -88,6 +88,7 @@ class Cell:
         metrics: The values to measure: name, and the identity of the code that computes it.
         selected_at: For a method that is swept, the token seed and the init seed on which one variant is chosen.
         runs_alone: A metric measures time, so that nothing else may run meanwhile.
+        runs_apart: A metric has the method decompose again, which takes longer than sharing the backbone's pass saves.
     """
 
     site: SiteSpec
@@ -99,6 +100,7 @@ class Cell:
     metrics: tuple[tuple[str, str], ...]
     selected_at: tuple[int, int] | None = None
     runs_alone: bool = False
+    runs_apart: bool = False
 
     @property
     def id(self) -> str:

@@ -86,8 +86,10 @@ def parse(name: str, raw: Mapping[str, Any], registry: Registry, problems: Probl
     if "sweep" in asked and not swept and not problems.found:
         problems.add("tables: got 'sweep' in a suite that sweeps nothing; expected a method with `sweep`; leave it out")
     cells = star(whole_sites, [row for row in rows if row], token_seeds, init_seeds, named, problems)
-    if any(getattr(entry.load(), "runs_alone", False) for entry, _ in metrics):
-        cells = [replace(cell, runs_alone=True) for cell in cells]
+    alone, apart = (
+        any(getattr(entry.load(), flag, False) for entry, _ in metrics) for flag in ("runs_alone", "runs_apart")
+    )
+    cells = [replace(cell, runs_alone=alone, runs_apart=apart) for cell in cells]
     return Suite(
         name=name,
         description=str(raw.get("description", "")),

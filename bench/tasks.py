@@ -72,10 +72,10 @@ def activations_task(cell: Cell, token_seed: int) -> str:
 
 
 def evaluations(cells: Sequence[Cell]) -> list[Task]:
-    """The evaluations: one for each site and pair of seeds."""
+    """The evaluations: one for each site and pair of seeds, but for cells that are evaluated apart."""
     groups: dict[tuple[str, int, int, str], list[Cell]] = {}
     for cell in cells:
-        apart = cell.id if cell.runs_alone else ""  # what is timed has the memory to itself too
+        apart = cell.id if cell.runs_alone or cell.runs_apart else ""  # what is timed has the memory to itself too
         groups.setdefault((digest(cell.site.identity), cell.token_seed, cell.init_seed, apart), []).append(cell)
     return [evaluation_of(group) for group in groups.values()]
 

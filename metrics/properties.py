@@ -27,6 +27,7 @@ class Repeatability:
     rows: ClassVar[tuple[MetricRow, ...]] = rows_of("metrics.properties:Repeatability")
     version: ClassVar[int] = 1
     passes: ClassVar[int] = 0
+    runs_apart: ClassVar[bool] = True
 
     def __init__(self, facts: EvaluationFacts) -> None:
         self._stopped: str | None = None

@@ -247,7 +247,8 @@ class Metric(Protocol):
         version: Raised whenever the same codes would give other values than before.
         passes: How many times the evaluation split is streamed through `update`: 1 or 2; 0 where the facts are enough.
 
-    A metric that measures time says so with a class attribute `runs_alone = True`: nothing else runs meanwhile.
+    A metric that measures time says so with a class attribute `runs_alone = True`: nothing else runs meanwhile. One
+    that asks for a second decomposition says `runs_apart = True`: methods are then evaluated each by itself.
     """
 
     rows: ClassVar[tuple[MetricRow, ...]]

@@ -8,6 +8,7 @@ from bench import UnknownNameError, UsageError
 from bench.registry import KINDS, Registry, shipped_suites, suite_path
 from bench.runner import selected
 from bench.suites import load_suite
+from bench.tasks import tasks_for
 from results.specs import ABLATIONS
 
 GOOD = """
@@ -46,6 +47,18 @@ def test_shipped_suites_load(name: str) -> None:
     learned = {name for name in Registry().tables["methods"] if name.endswith("_sae")} | {"transcoder"}
     only = {"sweep": learned, "ablations": {"elude", "random_partition"}}
     assert asked == only.get(name, set(Registry().tables["methods"]) - unshipped)
+
+
+def test_cells_that_decompose_again_or_are_timed_are_evaluated_one_by_one() -> None:
+    for name, flag in (("properties", "runs_apart"), ("efficiency", "runs_alone")):
+        cells = load_suite(name, Registry()).cells
+        assert all(getattr(cell, flag) for cell in cells)
+        evaluations = [task for task in tasks_for(cells) if task.payload[0] == "evaluate"]
+        assert [len(task.payload[1]) for task in evaluations] == [1] * len(cells)
+        assert all(task.is_alone == (name == "efficiency") for task in evaluations)
+    quick = [task for task in tasks_for(load_suite("quick", Registry()).cells) if task.payload[0] == "evaluate"]
+    assert [len(task.payload[1]) for task in quick] == [16, 16]
+    assert not any(task.is_alone for task in quick)
 
 
 def test_the_sweep_is_that_of_the_paper() -> None:
