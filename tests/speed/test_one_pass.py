@@ -27,8 +27,8 @@ from methods.protocol import Explicit, Follower
 from metrics.catalogue import ROWS
 
 DEPTH, WIDTH, N_CLASSES = 12, 768, 100
-N_FEW, N_MANY = 40, 120
-"""Images of one batch at that site, and of three."""
+N_FEW, N_MANY = 55, 110
+"""Images of one batch at that site, and of two."""
 N_LEARNED, TOKENS_LEARNED = 48, 40
 """Images and tokens that methods decompose: enough for the right shape, which is all that the cost depends on."""
 OPTIONS: dict[str, dict[str, Any]] = {
