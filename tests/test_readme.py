@@ -246,7 +246,12 @@ def test_the_ms_score_tells_the_planted_parts_from_random_ones() -> None:
     found = {label: value for (_, label), value in means("planted", "ms_score").items()}
     assert found["planted_truth"] - found["random_partition"] > 5
     assert 0 <= found["planted_truth"] - found["elude"] < 3
-    assert max(found[label] for label in LEARNED) < found["backbone"]
+    assert max(found[label] for label in LEARNED) < found["backbone"] < found["dnrwcv"]
+    assert "its top images show one and the same concept less often than those of any other method" in README.read_text(
+        encoding="utf-8"
+    )
+    purity = {label: value for (_, label), value in means("planted", "exemplar_purity").items()}
+    assert min(purity, key=lambda label: purity[label]) == "dnrwcv"
 
 
 @pytest.mark.parametrize("claim", CLAIMS)
