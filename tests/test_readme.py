@@ -7,6 +7,7 @@ every table of every folder of records that is there: `python tests/test_readme.
 import re
 import tomllib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,12 @@ def with_true_blocks(text: str) -> str:
     return text
 
 
+@cache
+def kept(folder: str) -> dict[str, list[Record]]:
+    """The records of a folder, by cell."""
+    return outcomes(ROOT / "results" / folder)
+
+
 def kept_runs() -> list[str]:
     """The folders of records that are there."""
     return sorted(path.parent.name for path in (ROOT / "results").glob("*/run.json"))
@@ -83,7 +90,7 @@ def measured() -> str:
 
 
 def records_of_run() -> list[Record]:
-    return [record for group in outcomes(RUN).values() for record in group]
+    return [record for group in kept("quick").values() for record in group]
 
 
 def sweep_l0s(label: str) -> list[float]:
@@ -134,7 +141,7 @@ def test_a_new_folder_s_blocks_go_to_the_end_of_its_section(monkeypatch: pytest.
 @pytest.mark.parametrize("name", kept_runs())
 def test_the_committed_runs_are_whole_and_clean(name: str) -> None:
     folder = ROOT / "results" / name
-    plan, groups = read_plan(folder), outcomes(folder)
+    plan, groups = read_plan(folder), kept(name)
     assert plan["suite"] == name
     assert {groups[one["id"]][-1].text for one in [*plan["cells"], *plan["comparisons"]]} == {"complete"}
     records = [record for group in groups.values() for record in group]
@@ -217,7 +224,7 @@ def means(folder: str, metric: str) -> dict[tuple[str, str], float]:
     found: dict[tuple[str, str], list[float]] = {}
     plan = read_plan(ROOT / "results" / folder)
     known = {one["id"] for one in [*plan["cells"], *plan["comparisons"]]}
-    for record in (one for group in outcomes(ROOT / "results" / folder).values() for one in group):
+    for record in (one for group in kept(folder).values() for one in group):
         if record.metric == metric and record.value is not None and record.cell in known:
             found.setdefault((record.site, record.label), []).append(record.value)
     return {key: sum(values) / len(values) for key, values in found.items()}
