@@ -234,6 +234,8 @@ def evaluate(
                 spool.add(shared.images, shared.outputs)
             for running in all_running:
                 running.attempt(partial(running.see, shared))
+            if all(running.answer.failure for running in all_running):
+                return [running.answer for running in all_running]
         for index in range(1, n_passes):
             for batch in later(spool, replay, split, report, f"evaluation, pass {index + 1}"):
                 for running in all_running:

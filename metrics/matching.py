@@ -6,9 +6,9 @@ that solution, and every pair there is is held against them, in blocks. Pairs th
 promising ones until the sum of what they could add is below `TOLERANCE` per atom: linear programming's duality says
 that no matching is better than that. Where it does not come to an end, the dense solver has the last word.
 
-Two sets of 24,576 x 768 on one thread, dense against proven: 277 s and 106 s for random ones, 62 s and 40 s for noisy
-copies, the process holding 12 GiB and 2 GiB. At 12,288 the dense solver is a little faster (20 s and 26 s for random
-ones), at 6,144 no slower than 5 s (`tests/speed/test_dictionary.py` measures again).
+Two sets of 24,576 x 768 on one thread of a 2.5 GHz Xeon, dense against proven, by a prototype of this file: 277 s and
+106 s for random ones, 62 s and 40 s for noisy copies, the process holding 12 GiB and 2 GiB. Below `LARGE` the dense
+solver was the faster. `ELUDEBENCH_ATOMS=24576` with `tests/speed/test_dictionary.py` measures what is here.
 """
 
 from dataclasses import dataclass

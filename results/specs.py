@@ -170,6 +170,8 @@ GROUND_TRUTH: Final = TableSpec(
         Column("parts_found_ratio", "parts found", "none", 2, 2, "1"),
         _percent("parts_exact_share", "units exact", "up"),
         _MS_SCORE,
+        _L0,
+        _share("density", "density"),
     ),
 )
 

@@ -253,6 +253,15 @@ def test_a_decomposition_that_fails_fails_alone(monkeypatch: pytest.MonkeyPatch)
     assert answers[1].values == evaluate(site, split, [good], quietly)[0].values
 
 
+def test_where_all_have_failed_the_rest_of_the_split_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "BATCH_IMAGES", 16)
+    site, split = site_and_split()
+    seen: list[int] = []
+    (answer,) = evaluate(site, split, [question(site, FailsLater())], lambda _what, done, _total: seen.append(done))
+    assert answer.failure is not None
+    assert max(seen) == 16  # of 50, in the second batch of which it failed
+
+
 def test_a_disk_that_is_full_costs_a_second_run_of_the_backbone_and_nothing_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

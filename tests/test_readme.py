@@ -19,6 +19,7 @@ from bench.registry import Registry
 from bench.runner import comparisons_of
 from bench.suites import load_suite
 from bench.template import method_file
+from metrics.probes import Probes
 from results.records import Record
 from results.tables import embed
 
@@ -283,6 +284,10 @@ def test_the_table_of_methods_names_all_and_only_real_options() -> None:
 
 def test_the_example_is_what_new_method_writes() -> None:
     assert method_file("my_method", "my_method.py") in README.read_text(encoding="utf-8")
+
+
+def test_probes_learn_from_as_many_images_as_is_said() -> None:
+    assert f"at most {Probes.n_training_images:,} images" in README.read_text(encoding="utf-8")
 
 
 def test_the_changelog_knows_the_version() -> None:

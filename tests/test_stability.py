@@ -39,19 +39,25 @@ FAMILIES: tuple[Autoencoder, ...] = (
 )
 
 
+def states_seen(monkeypatch: pytest.MonkeyPatch, place: int) -> list[dict[str, torch.Tensor]]:
+    """A list that grows by the state of one configuration of a stack whenever its losses are asked for."""
+    seen: list[dict[str, torch.Tensor]] = []
+    losses = AutoencoderStack.losses
+
+    def noted(stack: AutoencoderStack, batch: Any) -> torch.Tensor:
+        seen.append(stack.state(place))
+        return losses(stack, batch)
+
+    monkeypatch.setattr(AutoencoderStack, "losses", noted)
+    return seen
+
+
 @pytest.mark.parametrize("family", FAMILIES, ids=repr)
 def test_the_start_is_what_the_first_step_sees_bit_for_bit(
     family: Autoencoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     method = replace(family, epochs=1, batch_size=100)
-    seen: list[dict[str, torch.Tensor]] = []
-    losses = AutoencoderStack.losses
-
-    def first_seen(stack: AutoencoderStack, batch: Any) -> torch.Tensor:
-        seen.append(stack.state(0))
-        return losses(stack, batch)
-
-    monkeypatch.setattr(AutoencoderStack, "losses", first_seen)
+    seen = states_seen(monkeypatch, 0)
     found = method.decompose(planted(method.reads), seed=5)
     assert isinstance(method, HasStart)
     start = method.start(planted(method.reads), seed=5)
@@ -69,14 +75,7 @@ def test_the_start_is_what_the_first_step_sees_bit_for_bit(
 
 def test_a_stack_of_variants_starts_where_each_alone_does(monkeypatch: pytest.MonkeyPatch) -> None:
     variants = [TopKSAE(k=4, epochs=1, learning_rate=rate) for rate in (1e-3, 1e-4)]
-    seen: list[dict[str, torch.Tensor]] = []
-    losses = AutoencoderStack.losses
-
-    def first_seen(stack: AutoencoderStack, batch: Any) -> torch.Tensor:
-        seen.append(stack.state(1))
-        return losses(stack, batch)
-
-    monkeypatch.setattr(AutoencoderStack, "losses", first_seen)
+    seen = states_seen(monkeypatch, 1)
     variants[0].decompose_stack(variants, planted(frozenset({"outputs"})), seed=2)
     start = variants[1].start(planted(frozenset({"outputs"})), seed=2)
     assert torch.equal(start["output"], seen[0]["dictionary"])
