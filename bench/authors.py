@@ -2,27 +2,30 @@
 
 import sys
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from bench import UnknownNameError, UsageError
-from bench.registry import KINDS, Entry, Registry, shipped_suites, unknown
+from bench.registry import KINDS, Entry, Registry, shipped_panels, shipped_suites, unknown
 from bench.terminal import NO_PLUGINS, Json, Plugins, show, waiting
 
 NO_OPTIONS: list[str] = []
+FILES = {"suites": shipped_suites, "panels": shipped_panels}
+"""Kinds of files that are shipped, with what finds them."""
 
 
 def list_components(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help=f"{', '.join(KINDS)} or suites.")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help=f"{', '.join(KINDS)}, suites or panels.")],
     plugin: Plugins = NO_PLUGINS,
     as_json: Json = False,
 ) -> None:
     """List what there is of a kind."""
-    if kind not in (*KINDS, "suites"):
-        raise UnknownNameError(unknown("KIND", kind, (*KINDS, "suites"), "eludebench list --help"))
-    rows = suite_rows() if kind == "suites" else component_rows(kind, Registry(plugin))
+    if kind not in (*KINDS, *FILES):
+        raise UnknownNameError(unknown("KIND", kind, (*KINDS, *FILES), "eludebench list --help"))
+    rows = file_rows(FILES[kind]()) if kind in FILES else component_rows(kind, Registry(plugin))
     if as_json:
         show(rows)
         return
@@ -125,7 +128,7 @@ def component_rows(kind: str, registry: Registry) -> list[dict[str, str]]:
     return [{"name": entry.name, "summary": entry.summary, "owner": entry.owner} for entry in entries]
 
 
-def suite_rows() -> list[dict[str, str]]:
-    """Name and description of each shipped suite."""
-    texts = {name: tomllib.loads(path.read_text(encoding="utf-8")) for name, path in shipped_suites().items()}
+def file_rows(files: Mapping[str, Path]) -> list[dict[str, str]]:
+    """Name and description of each shipped file."""
+    texts = {name: tomllib.loads(path.read_text(encoding="utf-8")) for name, path in files.items()}
     return [{"name": name, "summary": str(raw["description"]), "owner": "eludebench"} for name, raw in texts.items()]

@@ -138,7 +138,8 @@ class Cell:
 class Suite:
     """A validated suite and its cells; `tables` are those that a run of it writes, the first is printed.
 
-    `compares` says whether runs are compared that differ in the init seed alone.
+    `compares` says whether runs are compared that differ in the init seed alone; `panel` names the judges that a run of
+    it ends with, if any.
     """
 
     name: str
@@ -151,3 +152,4 @@ class Suite:
     tables: tuple[str, ...]
     cells: tuple[Cell, ...]
     compares: bool = False
+    panel: str = ""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from bench import UsageError, __version__, authors, decompositions
+from bench import UsageError, __version__, authors, decompositions, judge_commands
 from bench.registry import Registry, suite_path
 from bench.terminal import NO_PLUGINS, CacheDir, Json, Plugins, Quiet, SuiteName, resolved, show, tell, waiting
 
@@ -63,6 +63,7 @@ def run(
     folder = out or Path("runs") / loaded.name
     start = StartWorkshop(resolved(plugin), cache or default_cache(), threads_of_a_lane(workers))
     states = run_suite(loaded, folder, start, only=only, n_lanes=workers, is_quiet=quiet or as_json)
+    broken = judge_commands.judged_at_the_end(loaded, folder, start, plugin, is_quiet=quiet or as_json)
     files = [(folder / f"{name}.{form}", name, form) for name in loaded.tables for form in ("md", "csv")]
     for path, name, form in files:
         write_text(path, rendered(folder, name, form))
@@ -77,6 +78,9 @@ def run(
         print(f"{done}{f', {skipped} skipped' if skipped else ''}; table: {first}")
     if failed:
         tell(f"error: failed: {', '.join(failed)}; see `eludebench status --run {folder}`")
+    for line in broken:
+        tell(f"error: {line}")
+    if failed or broken:
         raise typer.Exit(3)
 
 
@@ -195,6 +199,7 @@ def stop(code: int, text: str) -> NoReturn:
     sys.exit(code)
 
 
+app.add_typer(judge_commands.app, name="judge")
 app.command("decompose")(decompositions.decompose)
 app.command("export")(decompositions.export)
 app.command("list")(authors.list_components)

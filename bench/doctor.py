@@ -14,7 +14,7 @@ from bench.provenance import PACKAGES, processor, version_of
 ROOM_BYTES = 2 * 1024**3
 """What the `full` suite needs in the cache, with room to spare."""
 
-EXTRAS = {"cuml": "cuml", "umap": "umap", "ray": "ray", "judges": "httpx2"}
+EXTRAS = {"cuml": "cuml", "umap": "umap", "ray": "ray"}
 
 WIDE_KERNELS = {"SkylakeX", "Cooperlake", "SapphireRapids"}
 """OpenBLAS's names of the kernels that use AVX-512."""

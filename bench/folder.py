@@ -13,7 +13,7 @@ from typing import Any
 from bench import UsageError
 from bench.cache import storage_error
 from metrics.catalogue import ROWS
-from results.layout import Column, Layout, Site, Sweep
+from results.layout import PANELS, Column, Layout, Site, Sweep
 from results.ledger import read
 from results.records import Record, latest
 from results.sweeps import SweepSpec
@@ -21,14 +21,17 @@ from results.tables import TABLES, find_table, render
 
 PLAN, LEDGER = "run.json", "records.jsonl"
 SCHEMA = 1
-COMPARED = frozenset(
-    column.metric
-    for spec in TABLES.values()
-    if not isinstance(spec, SweepSpec)
-    for column in spec.columns
-    if column.seeds == "comparison"
-)
-"""Metrics of which a run has one value for all init seeds, wherever it compares them."""
+TAKEN_OVER = {
+    kind: frozenset(
+        column.metric
+        for spec in TABLES.values()
+        if not isinstance(spec, SweepSpec)
+        for column in spec.columns
+        if column.seeds == kind
+    )
+    for kind in ("comparison", *PANELS)
+}
+"""Metrics of which a run has one value for all init seeds where it compares them, or one for each kind of panel."""
 
 
 class FolderError(UsageError):
@@ -146,9 +149,21 @@ def layout_of(plan: Mapping[str, Any]) -> Layout:
         comparisons={(one["site"], one["label"]): one["id"] for one in plan.get("comparisons", [])},
         references=frozenset(plan["references"]),
         sweeps=tuple(Sweep(**sweep) for sweep in plan.get("sweeps", [])),
-        measured=frozenset(plan["metrics"]) | {name for name in COMPARED if plan.get("comparisons")},
+        verdicts={
+            (one["kind"], one["site"], label): identity
+            for one in plan.get("judged", [])
+            for label, identity in one["verdicts"].items()
+        },
+        panels={one["kind"]: one["caption"] for one in plan.get("judged", [])},
+        measured=measured_in(plan),
         others=tuple(others),
     )
+
+
+def measured_in(plan: Mapping[str, Any]) -> frozenset[str]:
+    """The metrics of which a run of this plan has values."""
+    kinds = {one["kind"] for one in plan.get("judged", [])} | ({"comparison"} if plan.get("comparisons") else set())
+    return frozenset(plan["metrics"]).union(*(names for kind, names in TAKEN_OVER.items() if kind in kinds))
 
 
 def catalogued(name: str) -> dict[str, Any] | None:

@@ -62,7 +62,7 @@ def built(cls: Any, options: Mapping[str, Any], where: str, problems: Problems) 
         elif not fits(value, fields[key]):
             problems.add(f"{where}.{key}: got {value!r}; expected {expectation(fields[key])}; change it")
         else:
-            values[key] = float(value) if fields[key] is float else value
+            values[key] = float(value) if fields[key] is float else tuple(value) if is_tuple(fields[key]) else value
     if len(problems.found) > before:
         return None
     try:
@@ -81,7 +81,14 @@ def fits(value: Any, hint: Any) -> bool:
         return any(fits(value, part) for part in get_args(hint) if part is not type(None))
     if hint is float:
         return type(value) in (int, float) and math.isfinite(value)
+    if is_tuple(hint):
+        return isinstance(value, list | tuple) and all(fits(one, get_args(hint)[0]) for one in value)
     return type(value) is (get_origin(hint) or hint)
+
+
+def is_tuple(hint: Any) -> bool:
+    """Whether the annotation is that of a tuple of any length, for which TOML has a list."""
+    return get_origin(hint) is tuple
 
 
 def expectation(hint: Any) -> str:
@@ -90,4 +97,6 @@ def expectation(hint: Any) -> str:
         return "one of " + ", ".join(map(repr, get_args(hint)))
     if get_origin(hint) in (Union, types.UnionType):
         return " or ".join(expectation(part) for part in get_args(hint) if part is not type(None))
+    if is_tuple(hint):
+        return f"a list, each of it {expectation(get_args(hint)[0])}"
     return type_name(get_origin(hint) or hint)

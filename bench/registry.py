@@ -50,7 +50,12 @@ BUILT_IN: dict[str, dict[str, tuple[str, str]]] = {
         "vanilla_sae": ("methods.sae:VanillaSAE", "sparse autoencoder with an L1 penalty"),
     },
     "metrics": {name: (row.computed_by, row.summary) for name, row in ROWS.items()},
-    "judges": {},
+    "judges": {
+        "endpoint": ("judges.client:Endpoint", "a vision-language model behind an OpenAI-compatible endpoint"),
+        "proxy_embedding": ("judges.proxies:EmbeddingProxy", "likeness in a small fixed embedding (proxy)"),
+        "proxy_pixels": ("judges.proxies:PixelProxy", "likeness of raw pixels (proxy)"),
+        "proxy_texture": ("judges.proxies:TextureProxy", "likeness of texture and shape (proxy)"),
+    },
     "backbones": {
         "embedded_features": (
             "bench.heads:EmbeddedFeatures",
@@ -67,7 +72,7 @@ BUILT_IN: dict[str, dict[str, tuple[str, str]]] = {
     },
 }
 KINDS = tuple(BUILT_IN)
-SHIPPED = Path(__file__).parent / "suites"
+SHIPPED = Path(__file__).parent
 REFERENCES = frozenset({"backbone", "random_partition", "pca", "random_directions", "planted_truth"})
 """Methods that are yardsticks, not contestants: tables show them apart and never mark them best."""
 
@@ -117,7 +122,12 @@ class Entry:
 
 def shipped_suites() -> dict[str, Path]:
     """The suites that come with the bench, by name."""
-    return {path.stem: path for path in sorted(SHIPPED.glob("*.toml"))}
+    return {path.stem: path for path in sorted((SHIPPED / "suites").glob("*.toml"))}
+
+
+def shipped_panels() -> dict[str, Path]:
+    """The panels of judges that come with the bench, by name."""
+    return {path.stem: path for path in sorted((SHIPPED / "panels").glob("*.toml"))}
 
 
 def suite_path(name: str) -> Path:

@@ -111,10 +111,16 @@ def sweeps_of(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def took_before(folder: Path) -> dict[str, Any]:
-    """What the last command that did something in this folder took, if any did."""
-    took = read_plan(folder, "--out").get("took") if (folder / PLAN).exists() else None
-    return {"took": took} if took else {}
+def kept_before(folder: Path, suite: Suite) -> dict[str, Any]:
+    """What an earlier plan of this folder says that the suite does not.
+
+    That is what the last command that did something took, and what was judged of methods that are as they were.
+    """
+    before = read_plan(folder, "--out") if (folder / PLAN).exists() else {}
+    there = {cell.id for cell in suite.cells}
+    judged = [one for one in before.get("judged", []) if there.issuperset(one["cells"])]
+    kept = {"took": before.get("took"), "judged": judged}
+    return {key: value for key, value in kept.items() if value}
 
 
 def run(
@@ -144,7 +150,7 @@ def run(
     check_folder(folder, suite.name)
     make_folder(folder)
     with Ledger(folder / LEDGER) as ledger:
-        plan = plan_of(suite) | took_before(folder)
+        plan = plan_of(suite) | kept_before(folder, suite)
         write_plan(folder, plan)
         complete = {key for key, group in outcomes(folder).items() if group[-1].text in (COMPLETE, SKIPPED)}
         compared = comparisons_of(suite, cells)

@@ -15,6 +15,7 @@ from bench.asked import compares, found, parse_metrics, parse_tables
 from bench.cells import Cell, Component, SiteSpec, Suite
 from bench.lanes import one_line
 from bench.options import Problems, built, checked_keys
+from bench.panels import load_panel
 from bench.registry import Entry, Registry, suite_path, unknown
 from bench.sites import find_layer
 from bench.sweeps import combinations
@@ -22,6 +23,7 @@ from methods.protocol import Explicit, Follower
 
 SUITE_KEYS = {
     "description": str,
+    "panel": str,
     **dict.fromkeys(("token_seeds", "init_seeds", "metrics", "tables", "sites", "methods"), list),
 }
 SITE_KEYS: dict[str, Any] = {"label": str, "module": str, "tokens_per_image": int}
@@ -101,7 +103,20 @@ def parse(name: str, raw: Mapping[str, Any], registry: Registry, problems: Probl
         tables=asked,
         cells=tuple(cells),
         compares=is_compared,
+        panel=parse_panel(raw, registry, problems),
     )
+
+
+def parse_panel(raw: Mapping[str, Any], registry: Registry, problems: Problems) -> str:
+    """The panel that judges what a run found, if any; looked at here, so that it fails before anything else is done."""
+    name = raw.get("panel", "")
+    if isinstance(name, str) and name:
+        try:
+            load_panel(name, registry)
+        except UsageError as error:
+            for line in str(error.args[0]).splitlines():
+                problems.add(f"panel: {line}")
+    return name if isinstance(name, str) else ""
 
 
 def tables(raw: Mapping[str, Any], key: str, problems: Problems) -> list[tuple[int, Mapping[str, Any]]]:

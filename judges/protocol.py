@@ -57,6 +57,12 @@ class Settings:
     planted: int = 20
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for name, least in (("unit_pairs", 1), ("cell_px", 8), ("n_resamples", 1), ("planted", 0), ("seed", 0)):
+            if getattr(self, name) < least:
+                got = getattr(self, name)
+                raise ValueError(f"{name}: received {got}; expected at least {least}; give {name} a larger value")
+
 
 PAPER = Settings(bootstrap="presentation", reask=False, planted=0)
 

@@ -1,15 +1,18 @@
 """What a table shows, as data: its columns, its rows in their order, and the cells that the rows are made of.
 
 A column says what its numbers are taken over: the token seeds at the first init seed, the init seeds at the first token
-seed, or the one comparison of all init seeds. Beside them stand the paper's own figures (`results.published`).
+seed, the one comparison of all init seeds, or what one panel of judges said, all token seeds together. Beside them
+stand the paper's own figures (`results.published`).
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
-Seeds = Literal["token_seeds", "init_seeds", "comparison"]
+Seeds = Literal["token_seeds", "init_seeds", "comparison", "llm_panel", "proxy_panel"]
 """What a column's numbers are taken over."""
+PANELS: Final[tuple[Seeds, ...]] = ("llm_panel", "proxy_panel")
+"""Kinds of panels of judges; what the one says never stands in a column of the other."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,8 @@ class Layout:
         init_seeds: The init seeds, in order.
         cells: Hash of the cell expected for each (site label, method label, token seed, init seed).
         comparisons: Hash of what compares all init seeds, for each (site label, method label) where they are compared.
+        verdicts: Hash of what a panel found, for each (kind of panel, site label, method label) that was judged.
+        panels: What each kind of panel was, in a few words, for the caption.
         references: Labels that are there to compare with (backbone, random partition), never ranked.
         sweeps: The sweeps, in order.
         states: What to say of a cell without a closed group of records, by hash; "not run yet" where it is not here.
@@ -165,6 +170,8 @@ class Layout:
     init_seeds: tuple[int, ...]
     cells: Mapping[tuple[str, str, int, int], str]
     comparisons: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    verdicts: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
+    panels: Mapping[str, str] = field(default_factory=dict)
     references: frozenset[str] = frozenset()
     sweeps: tuple[Sweep, ...] = ()
     states: Mapping[str, str] = field(default_factory=dict)
@@ -181,6 +188,9 @@ class Layout:
         if seeds == "comparison":
             found = self.comparisons.get((site, label))
             return [] if found is None else [("comparison", found)]
+        if seeds in PANELS:
+            judged = self.verdicts.get((seeds, site, label))
+            return [] if judged is None else [("panel", judged)]
         pairs = [(str(seed), (seed, self.init_seeds[0])) for seed in self.token_seeds]
         if seeds == "init_seeds":
             pairs = [(str(seed), (self.token_seeds[0], seed)) for seed in self.init_seeds]

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from string import ascii_lowercase
 
 from results import published
-from results.layout import Column, Layout, Seeds, Site, TableSpec
+from results.layout import PANELS, Column, Layout, Seeds, Site, TableSpec
 from results.summaries import SEED_WORDS, Summaries, Summary
 
 DASH = "—"
@@ -88,6 +88,8 @@ def _caption(title: str, columns: Sequence[Column], layout: Layout) -> str:
 def _averaged(kind: Seeds, layout: Layout) -> str:
     """What the numbers of columns of that kind are, in a sentence."""
     inits = ", ".join(map(str, layout.init_seeds))
+    if kind in PANELS:
+        return escape(layout.panels.get(kind, "Nothing was judged."))
     if kind == "comparison":
         return (
             f"All pairs of init seeds {inits} at token seed {layout.token_seeds[0]}, compared; "
@@ -155,7 +157,7 @@ def footnote(summary: Summary, footnotes: dict[str, str]) -> str:
         if not text or summary.n_excluded:  # why things were left out stands in the records; only remarks stand here
             return ""
     elif summary.n_seeds:
-        text = f"{summary.n_seeds} of {summary.n_expected} {SEED_WORDS[summary.seeds]}s ({text})"
+        text = f"{summary.n_seeds} of {summary.n_expected} {SEED_WORDS.get(summary.seeds, 'panel')}s ({text})"
     return lettered(text, footnotes)
 
 

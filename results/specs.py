@@ -1,9 +1,9 @@
-"""The tables that are one number per row and metric, as data; the paper's Tables 2, 4, 5 and 7, and two of our own."""
+"""The tables that are one number per row and metric, as data; the paper's Tables 2 to 5 and 7, and three of our own."""
 
 from functools import partial
 from typing import Final
 
-from results.layout import Column, Figure, Published, TableSpec
+from results.layout import Column, Figure, Published, Seeds, TableSpec
 
 _percent = partial(Column, decimals=2, interval_decimals=1, unit="%")
 _share = partial(Column, direction="none", decimals=1, interval_decimals=1, unit="%")
@@ -21,10 +21,31 @@ _EXCLUDED = _share("ms_excluded_share", "excluded")
 _EXPANSION = Column("expansion_factor", "expansion", "none", 2, 2, "1")
 _L0 = Column("l0", "L0", "none", 1, 1, "atoms a token")
 
+LLM_RANK: Final = Column("llm_rank", "LLM Rank", "down", 0, 0, "1", seeds="llm_panel")
+PROXY_RANK: Final = Column("proxy_rank", "proxy panel rank", "down", 0, 0, "1", seeds="proxy_panel")
+
+
+def _judged(prefix: str, seeds: Seeds, rank: Column) -> tuple[Column, ...]:
+    """What is said of each method that a panel of judges has compared, the rank first."""
+    percent = partial(Column, decimals=2, interval_decimals=1, unit="%", seeds=seeds)
+    return (
+        rank,
+        percent(f"{prefix}_win_rate", "win rate", "up"),
+        percent(f"{prefix}_win_rate_consistent", "both orders alike", "up"),
+        percent(f"{prefix}_flip_rate", "flipped", "none", decimals=1),
+        percent(f"{prefix}_win_rate_half", "undecided as half", "up", csv_only=True),
+        percent(f"{prefix}_p_best", "P(best)", "none", decimals=1),
+        Column(f"{prefix}_strength", "Bradley-Terry", "up", 2, 2, "logits", seeds=seeds),
+        percent(f"{prefix}_ineligible_share", "ineligible", "none", decimals=1),
+    )
+
+
 LEADERBOARD: Final = TableSpec(
     name="leaderboard",
     title="Interpretability and faithfulness of every method",
     columns=(
+        LLM_RANK,
+        PROXY_RANK,
         _MS_SCORE,
         _percent("ms_score_permuted", "permuted", "none"),
         _percent("ms_score_pach", "MS-Score, pach", "up"),
@@ -45,6 +66,7 @@ LEADERBOARD: Final = TableSpec(
         "than here, so that it is the order of the methods and their distance to the backbone that can be compared",
         key="method",
         figures={
+            "LLM Rank": Figure("llm_rank"),
             "MS-Score": Figure("ms_score"),
             "R2": Figure("r2", csv_only=True),
             "top-1": Figure("accuracy", csv_only=True),
@@ -52,6 +74,26 @@ LEADERBOARD: Final = TableSpec(
         where=({"backbone": "dinov2_vit_b14"}, {"backbone": "augreg_vit_b16"}),
     ),
     takes_others=True,
+)
+
+VERDICTS: Final = TableSpec(
+    name="verdicts",
+    title="What a panel of vision-language judges prefers",
+    columns=_judged("llm", "llm_panel", LLM_RANK),
+    published=Published(
+        file="table3.csv",
+        says="Table 3 of Bağcı et al. 2026, DINOv2 ViT-B/14 / AugReg ViT-B/16: a rate is relative to the methods that "
+        "it was measured against, which are others here",
+        key="method",
+        figures={"win rate": Figure("win_rate")},
+        where=({"backbone": "dinov2_vit_b14"}, {"backbone": "augreg_vit_b16"}),
+    ),
+)
+
+PROXY_VERDICTS: Final = TableSpec(
+    name="proxy_verdicts",
+    title="What the proxy panel prefers: three measures of likeness computed from pixels, no vision-language judge",
+    columns=_judged("proxy", "proxy_panel", PROXY_RANK),
 )
 
 STRUCTURE: Final = TableSpec(

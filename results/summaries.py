@@ -9,7 +9,9 @@ from results.records import FAILED, SKIPPED, STATUS, Record
 
 NOT_RUN = "not run yet"
 NOT_MEASURED = "not measured"
-NOT_COMPARED = "not compared: that takes two init seeds"
+NOTHING: dict[Seeds, str] = {"comparison": "not compared: that takes two init seeds"}
+"""Why a row has nothing that its numbers could be taken over."""
+NOT_JUDGED = "not judged"
 SEED_WORDS: dict[Seeds, str] = {"token_seeds": "token seed", "init_seeds": "init seed", "comparison": "comparison"}
 
 _Index = Mapping[tuple[str, str], Record]
@@ -92,7 +94,7 @@ def _summary(column: Column, index: _Index, layout: Layout, site: str, label: st
     only = found[0] if len(found) == 1 and column.less is None else None
     exclusions = dict.fromkeys(record.reason for record in found if record.reason)
     if not cells:
-        gaps[NOT_COMPARED] = []
+        gaps[NOTHING.get(column.seeds, NOT_JUDGED)] = []
     return Summary(
         mean=statistics.fmean(values) if values else None,
         std=statistics.stdev(values) if len(values) > 1 else None,
@@ -102,7 +104,7 @@ def _summary(column: Column, index: _Index, layout: Layout, site: str, label: st
         high=only.high if only else None,
         n=sum(record.n for record in found),
         n_excluded=sum(record.n_excluded for record in found),
-        reason=_explain(gaps, len(cells), SEED_WORDS[column.seeds]) or "; ".join(exclusions) or None,
+        reason=_explain(gaps, len(cells), SEED_WORDS.get(column.seeds, "panel")) or "; ".join(exclusions) or None,
         seeds=column.seeds,
     )
 

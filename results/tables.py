@@ -15,7 +15,16 @@ from results.lines import Line, exact, to_csv
 from results.machines import apart
 from results.markdown import to_markdown
 from results.records import Record
-from results.specs import ABLATIONS, EFFICIENCY, GROUND_TRUTH, LEADERBOARD, PROBES, STRUCTURE
+from results.specs import (
+    ABLATIONS,
+    EFFICIENCY,
+    GROUND_TRUTH,
+    LEADERBOARD,
+    PROBES,
+    PROXY_VERDICTS,
+    STRUCTURE,
+    VERDICTS,
+)
 from results.summaries import Summaries, summarise
 from results.sweeps import SWEEPS, SweepSpec, render_sweeps
 
@@ -26,7 +35,7 @@ FORMATS = ("md", "csv")
 AnySpec = TableSpec | ClaimsSpec | SweepSpec
 
 _ALL: tuple[AnySpec, ...] = (
-    LEADERBOARD, PROPERTIES, STRUCTURE, EFFICIENCY, ABLATIONS, GROUND_TRUTH, PROBES, SWEEPS
+    LEADERBOARD, VERDICTS, PROXY_VERDICTS, PROPERTIES, STRUCTURE, EFFICIENCY, ABLATIONS, GROUND_TRUTH, PROBES, SWEEPS
 )  # fmt: skip
 TABLES: dict[str, AnySpec] = {spec.name: spec for spec in _ALL}
 

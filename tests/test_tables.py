@@ -330,6 +330,9 @@ def test_an_older_group_of_the_same_cell_must_be_left_out_by_the_caller() -> Non
 def test_the_leaderboard_has_its_columns_in_order() -> None:
     text = render(find_table("leaderboard"), [], layout=layout_of("a"), format="md")
     assert cells_of(text)["method"] == [
+        "LLM Rank ↓",
+        "paper: LLM Rank",
+        "proxy panel rank ↓",
         "MS-Score (%) ↑",
         "paper: MS-Score",
         "permuted (%)",

@@ -1,0 +1,209 @@
+"""What a panel's replies come to: verdicts, ranks, the report of a site, records, and the columns of the tables.
+
+Nothing here asks a judge, and neither the suite nor torch is needed: the folder of the run says everything. So stored
+replies can be read again at any time, by a newer reader too.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from judges.figures import report_figure, write_figure
+from judges.manifest import Manifest, load
+from judges.markdown import report_markdown
+from judges.planted import EASIEST
+from judges.reading import READER_VERSION, read
+from judges.replies import read_replies
+from judges.report import Report, as_json, report, warnings
+
+from bench import UsageError
+from bench.cache import digest
+from bench.folder import LEDGER, outcomes, read_plan, write_plan, write_text
+from bench.judged import FOLDER, REPLIES, Context
+from bench.provenance import machine, now, provenance
+from bench.verdicts import captioned, rows_for, values_of
+from judges.protocol import Verdict
+from results.ledger import Ledger
+from results.records import COMPLETE, STATUS, Record
+
+VERDICTS: Final = "verdicts.json"
+VERSION = 1
+"""Part of the identity of every panel's finding; raised when the bench itself concludes differently."""
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """What one panel found at one site.
+
+    Attributes:
+        folder: Where its files are.
+        context: What the run says of it.
+        manifest: What was to be asked.
+        verdicts: What each judge said, by presentation.
+        identities: What each judge's replies follow from, as it said itself.
+        report: All that follows from them.
+    """
+
+    folder: Path
+    context: Context
+    manifest: Manifest
+    verdicts: Mapping[str, Mapping[str, Verdict]]
+    identities: Mapping[str, Mapping[str, Any]]
+    report: Report
+
+
+def panels_of(folder: Path) -> list[str]:
+    """The panels that a run was judged by."""
+    root = folder / FOLDER
+    return sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+
+
+def sites_of(folder: Path, panel: str) -> list[Path]:
+    """The folders of a panel's work, one a site.
+
+    Raises:
+        UsageError: The run was not judged by it.
+    """
+    root = folder / FOLDER / panel
+    found = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    if not found:
+        known = ", ".join(panels_of(folder)) or "none"
+        raise UsageError(
+            f"--panel: got {panel!r}, which has judged nothing of {folder}; expected one of: {known}; "
+            "`eludebench judge run` first"
+        )
+    return found
+
+
+def concluded(where: Path) -> Conclusion:
+    """What the stored replies of one site come to, read by the reader of this version."""
+    manifest, context = load(where), Context.load(where)
+    verdicts = {name: verdicts_in(where / REPLIES, name) for name in context.judges}
+    found = report(
+        manifest.presentations,
+        verdicts,
+        manifest.settings,
+        title=f"{context.suite}, {context.site}",
+        kinds=context.judges,
+        labels=dict(manifest.pool),
+        easiest=EASIEST,
+        accepted=context.accepted,
+    )
+    identities = {name: identity_in(where / REPLIES, name) for name in context.judges}
+    return Conclusion(where, context, manifest, verdicts, identities, found)
+
+
+def written(one: Conclusion) -> None:
+    """Write the report of a site beside its replies: `report.md`, `report.json`, `report.svg`, `report.png`."""
+    write_text(one.folder / "report.md", report_markdown(one.report))
+    write_text(one.folder / "report.json", json.dumps(told(one), indent=1, allow_nan=False) + "\n")
+    figure = report_figure(one.report)
+    for ending in ("svg", "png"):
+        write_figure(figure, one.folder / f"report.{ending}")
+
+
+def told(one: Conclusion) -> dict[str, Any]:
+    """A conclusion as JSON values."""
+    context = {key: value for key, value in asdict(one.context).items() if key != "cells"}
+    return {"pool": one.manifest.pool_id, **context, "identities": dict(one.identities), **as_json(one.report)}
+
+
+def verdicts_in(folder: Path, judge: str) -> dict[str, Verdict]:
+    """What a judge's stored replies say; of several to one presentation, the first that can be read, else the last."""
+    found: dict[str, Verdict] = {}
+    path = folder / f"{judge}.jsonl"
+    for one in read_replies(path) if path.exists() else ():
+        if one.presentation_id not in found or found[one.presentation_id].rung == "invalid":
+            found[one.presentation_id] = read(one.reply.text)
+    return found
+
+
+def identity_in(folder: Path, judge: str) -> dict[str, Any]:
+    """What a judge's replies follow from, as it said itself; empty where it was not asked yet."""
+    path = folder / f"{judge}.identity.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+
+
+def changes(one: Conclusion) -> dict[str, int]:
+    """How many stored verdicts of each judge the present reader reads otherwise; those kept are then replaced."""
+    path = one.folder / VERDICTS
+    before = json.loads(path.read_text(encoding="utf-8"))["verdicts"] if path.is_file() else {}
+    now_read = {judge: {key: said.choice for key, said in own.items()} for judge, own in one.verdicts.items()}
+    write_text(path, json.dumps({"reader": READER_VERSION, "verdicts": now_read}) + "\n")
+    return {
+        judge: sum(own.get(key) != choice for key, choice in before.get(judge, {}).items())
+        for judge, own in now_read.items()
+    }
+
+
+def identity_of(one: Conclusion, method: str) -> str:
+    """Hash of what the records of a method's verdicts follow from, but for the replies themselves."""
+    parts = {"judging": VERSION, "pool": one.manifest.pool_id, "site": one.context.site, "panel": one.context.panel}
+    return digest({**parts, **one.manifest.fingerprints, "method": method})[:16]
+
+
+def record(folder: Path, found: Sequence[Conclusion]) -> None:
+    """Put what was found into the ledger of the run, and into its plan, so that tables show it.
+
+    Raises:
+        LedgerError, StorageError: They cannot be written.
+    """
+    plan = read_plan(folder)
+    groups = outcomes(folder)
+    entries = [one for one in plan.get("judged", []) if one["kind"] not in {c.context.kind for c in found}]
+    with Ledger(folder / LEDGER) as ledger:
+        for one in found:
+            for group in records_of(one, groups):
+                ledger.append_cell(group)
+            entries.append(entry_of(one))
+    plan.pop("schema", None)
+    write_plan(folder, plan | {"judged": entries})
+
+
+def entry_of(one: Conclusion) -> dict[str, Any]:
+    """What the plan says of it: where the columns of the tables find their values."""
+    context = one.context
+    caption = captioned(context.kind, list(context.judges), one.manifest.settings.unit_pairs, one.report.ranking.seeds)
+    said = warnings(one.report)
+    warned = f" Warning: {'; '.join(said)}." if said else ""
+    return {
+        "kind": context.kind,
+        "panel": context.panel,
+        "site": context.site,
+        "pool": one.manifest.pool_id,
+        "caption": caption + warned,
+        "cells": sorted(cell for cells in context.cells.values() for cell in cells),
+        "verdicts": {label: identity_of(one, method) for method, label in one.manifest.pool},
+    }
+
+
+def records_of(one: Conclusion, groups: Mapping[str, Sequence[Record]]) -> list[list[Record]]:
+    """A group of records for each method: its values, then the row that closes it.
+
+    What is said of the method itself is taken from the records of its first cell.
+    """
+    context, prefix = one.context, one.context.prefix
+    values = values_of(one.report.ranking, one.manifest.notes.methods, prefix)
+    notes = {
+        "machine": machine(),
+        "pool": one.manifest.pool_id,
+        "panel": context.panel,
+        "judges": ", ".join(context.judges),
+        "reader": READER_VERSION,
+        "token_seeds": ", ".join(map(str, one.report.ranking.token_seeds)),
+        **{f"{name}_fingerprint": value for name, value in one.manifest.fingerprints.items()},
+        "warnings": "; ".join(warnings(one.report)),
+    }
+    found = []
+    for method, label in one.manifest.pool:
+        closing = groups[context.cells[label][0]][-1]
+        own = {"cell": identity_of(one, method), "notes": notes, "time": now(), "seconds": None, "peak_bytes": None}
+        closing = replace(closing, text=COMPLETE, metric=STATUS, **own, **provenance())
+        rows = [
+            replace(closing, kind="value", metric=row.name, text=None, unit=row.unit, **vars(values[method][row.name]))
+            for row in rows_for(prefix)
+        ]
+        found.append([*rows, closing])
+    return found

@@ -1,0 +1,163 @@
+"""The exemplars of every atom, kept in the cache: what judges are shown, and what a gallery of them would show.
+
+An image's score is the atom's largest code over the image's tokens (Bağcı et al. 2026, appendices B.1 and B.2), equal
+ones by ascending image (`metrics.exemplars`). All decompositions of a site are looked at in one pass of the backbone
+over the evaluation split, whatever their seeds; those in the cache are not looked at again.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+import torch
+from jaxtyping import Bool, Float, Int
+from safetensors import torch as safetensors
+from torch import Tensor
+
+from bench.cells import Cell
+from bench.evaluation import Question, evaluate
+from bench.lanes import Failure
+from bench.measuring import question_of
+from metrics.catalogue import MetricRow, Value
+from metrics.exemplars import Ranking
+from metrics.protocol import EvaluationBatch, EvaluationFacts
+
+if TYPE_CHECKING:
+    from bench.stages import Workshop
+
+VERSION = 1
+"""Part of the cache's key; raised when exemplars are found differently."""
+N_KEPT: Final = 16
+"""Images kept for each atom: as many as the paper shows of a parent unit (Figure 3)."""
+N_SHOWN: Final = 9
+"""Images of a grid."""
+FILE = "exemplars.safetensors"
+SHARE = "ineligible_share"
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """The best images of each atom of one decomposition, best first.
+
+    Attributes:
+        images: Index into the evaluation split; as many as there are where the split has fewer than `N_KEPT`.
+        positions: The token of the largest code, CLS first, registers left out.
+        scores: That code.
+        is_eligible: Whether nine images drive it: with a code above zero where codes are never negative, and above the
+            atom's own smallest one where they are signed.
+    """
+
+    images: Int[Tensor, "atoms kept"]
+    positions: Int[Tensor, "atoms kept"]
+    scores: Float[Tensor, "atoms kept"]
+    is_eligible: Bool[Tensor, " atoms"]
+
+    def save(self, folder: Path) -> None:
+        """Write it into a folder."""
+        (folder / FILE).write_bytes(safetensors.save(vars(self)))
+
+    @classmethod
+    def load(cls, folder: Path) -> "Shown":
+        """What `save` wrote."""
+        return cls(**safetensors.load_file(folder / FILE))
+
+
+class Showing:
+    """Collects the exemplars of one decomposition while the split is streamed.
+
+    Args:
+        found: Where to put them at the end.
+        facts: What is known before the first batch.
+    """
+
+    rows: ClassVar[tuple[MetricRow, ...]] = (
+        MetricRow(
+            name=SHARE, unit="%", direction="none", bounds=(0.0, 100.0), needs=("codes",),
+            reference="Bağcı et al. 2026, appendix B.1", summary="atoms that fewer than nine images drive",
+            computed_by="bench.exemplars:Showing", by_default=False,
+        ),
+    )  # fmt: skip
+    version: ClassVar[int] = VERSION
+    passes: ClassVar[int] = 1
+
+    def __init__(self, found: list[Shown], facts: EvaluationFacts) -> None:
+        self.found = found
+        self.facts = facts
+        self.ranking = Ranking(N_KEPT)
+
+    def update(self, batch: EvaluationBatch, *, pass_index: int) -> None:
+        """Rank the images of a batch."""
+        self.ranking.add(batch.images, batch.summary)
+
+    def compute(self) -> Mapping[str, Value]:
+        """Nothing to record; the exemplars are put where they were asked for."""
+        best = self.ranking.exemplars()
+        if best is None:
+            return {}
+        least = torch.zeros_like(best.smallest) if self.facts.codes_are_nonnegative else best.smallest
+        is_eligible = torch.zeros_like(least, dtype=torch.bool)
+        if best.scores.shape[1] >= N_SHOWN:
+            shown = best.scores[:, :N_SHOWN]
+            is_eligible = (shown[:, -1] > least) & shown.isfinite().all(dim=1)
+        tensors = (best.images, best.positions, best.scores, is_eligible)
+        self.found.append(Shown(*(tensor.contiguous().cpu() for tensor in tensors)))
+        return {}
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The class of a metric, as an evaluation wants it, that puts what it finds into a list."""
+
+    found: list[Shown]
+
+    rows: ClassVar[tuple[MetricRow, ...]] = Showing.rows
+    passes: ClassVar[int] = 1
+
+    def __call__(self, facts: EvaluationFacts) -> Showing:
+        return Showing(self.found, facts)
+
+
+def key_of(workshop: "Workshop", cell: Cell) -> dict[str, Any]:
+    """What the exemplars of a cell follow from."""
+    return {"version": VERSION, "kept": N_KEPT, "decomposition": workshop.decomposition_key(cell)}
+
+
+def exemplars_of(workshop: "Workshop", cells: Sequence[Cell]) -> dict[str, Shown | Failure]:
+    """The exemplars of each of these cells, by the cell's id, or why there are none.
+
+    Args:
+        workshop: Where the cells' decompositions are found, or are kept.
+        cells: Cells of one site.
+    """
+    found: dict[str, Shown | Failure] = {}
+    missing = []
+    for cell in cells:
+        folder = workshop.cache.folder("exemplars", key_of(workshop, cell))
+        if workshop.cache.is_whole(folder):
+            found[cell.id] = Shown.load(folder)
+        else:
+            missing.append(cell)
+    if missing:
+        found |= looked_for(workshop, missing)
+    return found
+
+
+def looked_for(workshop: "Workshop", cells: Sequence[Cell]) -> dict[str, Shown | Failure]:
+    """The exemplars of cells of one site, found in one pass and put by."""
+    lists: list[list[Shown]] = [[] for _ in cells]
+    questions = [
+        Question(question_of(workshop, cell).subject, [_Asked(into)], [])
+        for cell, into in zip(cells, lists, strict=True)
+    ]
+    site, split = workshop.site(cells[0].site), workshop.dataset(cells[0].site).test
+    answers = evaluate(site, split, questions, workshop.report, folder=workshop.cache.root)
+    found: dict[str, Shown | Failure] = {}
+    for cell, into, answer in zip(cells, lists, answers, strict=True):
+        if answer.failure is not None:
+            found[cell.id] = answer.failure
+            continue
+        found[cell.id] = into[0]
+        workshop.cache.get("exemplars", key_of(workshop, cell), partial(Shown.save, into[0]))
+    return found

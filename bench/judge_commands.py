@@ -1,0 +1,163 @@
+"""The commands about judges: ask a panel about a run, print what it found, read old replies again, start a server."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench import UsageError
+from bench.registry import Registry, suite_path
+from bench.terminal import NO_PLUGINS, CacheDir, Json, Plugins, Quiet, SuiteName, resolved, show, tell, waiting
+
+if TYPE_CHECKING:
+    from bench.cells import Suite
+    from bench.conclusions import Conclusion
+    from bench.stages import StartWorkshop
+
+app = typer.Typer(
+    help="Panels of judges: vision-language models behind endpoints, or the proxy panel that needs none.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+RunDir = Annotated[Path, typer.Option("--run", help="Folder of a run.")]
+PanelName = Annotated[str, typer.Option("--panel", help="A shipped panel, or the path of a .toml file.")]
+Accept = Annotated[
+    list[str], typer.Option("--accept", metavar="JUDGE", help="Use it although it fails its calibration; repeatable.")
+]
+NOBODY: list[str] = []
+FORMATS = ("md", "json")
+
+
+@app.command("run")
+def judge_run(
+    suite: SuiteName,
+    panel: PanelName = "proxy",
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the run; runs/SUITE if not given.")] = None,
+    accept: Accept = NOBODY,
+    plugin: Plugins = NO_PLUGINS,
+    cache: CacheDir = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Have a panel compare the methods of a run, or go on with it; print what it found."""
+    suite_path(suite)
+    with waiting("reading the suite"):
+        from bench.cache import default_cache
+        from bench.stages import StartWorkshop
+        from bench.suites import load_suite
+
+        loaded = load_suite(suite, Registry(plugin))
+    folder = out or Path("runs") / loaded.name
+    start = StartWorkshop(resolved(plugin), cache or default_cache())
+    found, failed = judged(loaded, folder, panel, start, plugin, is_quiet=quiet or as_json, accept=accept)
+    if as_json:
+        from bench.conclusions import told
+
+        show([told(one) for one in found])
+    elif not quiet:
+        print("\n".join((one.folder / "report.md").read_text(encoding="utf-8") for one in found))
+    if failed:
+        for line in failed:
+            tell(f"error: {line}")
+        raise typer.Exit(3)
+
+
+def judged(
+    suite: "Suite",
+    folder: Path,
+    panel: str,
+    start: "StartWorkshop",
+    plugins: list[Path],
+    *,
+    is_quiet: bool,
+    accept: list[str] = NOBODY,
+) -> tuple[list["Conclusion"], list[str]]:
+    """Ask a panel about a run and put what it found into the run; also what each judge that failed said."""
+    with waiting("reading the panel"):
+        from bench.conclusions import concluded, record, written
+        from bench.judging import judge, where_of
+        from bench.lanes import Task
+        from bench.panels import load_panel
+        from bench.progress import Display
+
+        chosen = load_panel(panel, Registry(plugins))
+    names = {one.name for one in chosen.judges}
+    if not names.issuperset(accept):
+        raise UsageError(f"--accept: got {', '.join(accept)}; expected judges of the panel: {', '.join(sorted(names))}")
+    display, task = Display(1, is_quiet=is_quiet), Task("judging", f"panel {chosen.name}", ())
+
+    def report(what: str, done: int, total: int) -> None:
+        display.progressed(task, what, done, total)
+
+    with display:
+        asked = judge(start.workshop(report, display.said), suite, folder, chosen, report, display.said, accept=accept)
+    found = [concluded(where_of(folder, chosen.name, site)) for site in asked]
+    for one in found:
+        written(one)
+    record(folder, found)
+    failed = [
+        f"{site}: {one.judge} stopped after {one.n_answered} of {one.n_presentations}: {one.failure}"
+        for site, panel_of_site in asked.items()
+        for one in panel_of_site
+        if one.failure is not None
+    ]
+    return found, failed
+
+
+def judged_at_the_end(
+    suite: "Suite", folder: Path, start: "StartWorkshop", plugins: list[Path], *, is_quiet: bool
+) -> list[str]:
+    """Have the suite's own panel judge what a run found, where it names one; what each judge that failed said.
+
+    A run that has no two methods to compare yet, because it was narrowed down say, is judged later.
+    """
+    if not suite.panel:
+        return []
+    from bench.judging import contests
+
+    try:
+        contests(suite, folder)
+    except UsageError:
+        return []
+    return judged(suite, folder, suite.panel, start, plugins, is_quiet=is_quiet)[1]
+
+
+@app.command("report")
+def judge_report(
+    run_dir: RunDir,
+    panel: PanelName = "proxy",
+    form: Annotated[str, typer.Option("--format", help="md or json.")] = "md",
+) -> None:
+    """Print what a panel found, from the stored replies; the figures are written beside them."""
+    from bench.conclusions import concluded, sites_of, told, written
+
+    if form not in FORMATS:
+        raise UsageError(f"--format: got {form!r}; expected one of {', '.join(FORMATS)}; choose one")
+    found = [concluded(where) for where in sites_of(run_dir, panel)]
+    for one in found:
+        written(one)
+    if form == "json":
+        show([told(one) for one in found])
+        return
+    for one in found:
+        print((one.folder / "report.md").read_text(encoding="utf-8"))
+    tell("figures: " + ", ".join(str(path) for one in found for path in sorted(one.folder.glob("*.svg"))))
+
+
+@app.command("reparse")
+def judge_reparse(run_dir: RunDir, panel: PanelName = "proxy", as_json: Json = False) -> None:
+    """Read stored replies again with this version's reader; nobody is asked."""
+    from bench.conclusions import changes, concluded, record, sites_of, written
+
+    found = [concluded(where) for where in sites_of(run_dir, panel)]
+    changed = {one.context.site: changes(one) for one in found}
+    for one in found:
+        written(one)
+    record(run_dir, found)
+    if as_json:
+        show(changed)
+        return
+    for site, judges in changed.items():
+        for judge, n in judges.items():
+            print(f"{site}: {judge}: {n} verdicts are read otherwise than before")

@@ -1,0 +1,124 @@
+"""Panels of judges: short TOML files that name judges with their options, and the settings of the protocol."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bench import UnknownNameError, UsageError
+from bench.asked import found
+from bench.options import Problems, built, checked_keys
+from bench.registry import Registry, shipped_panels, unknown
+from judges.protocol import Judge, Settings
+from results.layout import Seeds
+
+PANEL_KEYS: dict[str, Any] = {"description": str, "settings": dict, "judges": list}
+
+
+class PanelError(UsageError):
+    """A panel cannot be used; one line per problem."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Who judges, and how.
+
+    Attributes:
+        name: The file's, without its ending.
+        settings: The protocol.
+        judges: The judges, each with its options.
+    """
+
+    name: str
+    settings: Settings
+    judges: tuple[Judge, ...]
+
+    @property
+    def kind(self) -> Seeds:
+        """Whether all of them are vision-language models; a single other one makes it a proxy panel."""
+        return "llm_panel" if all(judge.kind == "vlm" for judge in self.judges) else "proxy_panel"
+
+
+def panel_path(name: str) -> Path:
+    """The file of a panel: a shipped one by name, or any file ending in .toml.
+
+    Raises:
+        UsageError: There is none.
+    """
+    shipped = shipped_panels()
+    if name in shipped:
+        return shipped[name]
+    path = Path(name)
+    if path.suffix == ".toml" and path.is_file():
+        return path
+    if path.suffix == ".toml":
+        raise UsageError(f"--panel: {path} does not exist; expected a panel file; check the path")
+    raise UnknownNameError(f"--panel: {unknown('panel', name, shipped, 'eludebench list panels')}")
+
+
+def load_panel(name: str, registry: Registry) -> Panel:
+    """The panel of that name or path.
+
+    Raises:
+        PanelError: It cannot be read, or something in it is wrong; the message holds every problem, one a line.
+    """
+    path = panel_path(name)
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise PanelError(f"panel {path}: cannot be read ({error}); expected TOML; mend the file") from error
+    problems = Problems(f"panel {path.name}")
+    panel = parse(path.stem, raw, registry, problems)
+    if problems.found or panel is None:
+        raise PanelError("\n".join(problems.found))
+    return panel
+
+
+def parse(name: str, raw: Mapping[str, Any], registry: Registry, problems: Problems) -> Panel | None:
+    """The panel, or None with what is wrong noted in `problems`."""
+    checked_keys(raw, PANEL_KEYS, "", problems)
+    table = raw.get("settings", {})
+    settings = built(Settings, table if isinstance(table, dict) else {}, "settings", problems)
+    tables = raw.get("judges") if isinstance(raw.get("judges"), list) else []
+    if not tables:
+        problems.add("judges: got none; expected at least one [[judges]] table; add one")
+    judges = [parse_judge(i, one, registry, problems) for i, one in enumerate(tables or [])]
+    names = [judge.name for judge in judges if judge]
+    for twice in dict.fromkeys(one for one in names if names.count(one) > 1):
+        problems.add(f"judges: name {twice!r} is used twice; expected distinct names; give one another `name`")
+    if problems.found or settings is None:
+        return None
+    return Panel(name, settings[0], tuple(asked_as(judge, settings[0]) for judge in judges if judge))
+
+
+def parse_judge(i: int, table: Any, registry: Registry, problems: Problems) -> Judge | None:
+    """One [[judges]] table: everything in it but `judge` is an option."""
+    where = f"judges[{i}]"
+    name = table.get("judge") if isinstance(table, dict) else None
+    if not isinstance(name, str):
+        problems.add(f"{where}.judge: got {name!r}; expected the name of a judge; see `eludebench list judges`")
+        return None
+    entry = found(registry, "judges", name, f"{where}.judge", problems)
+    if entry is None:
+        return None
+    options = {key: value for key, value in table.items() if key != "judge"}
+    try:
+        made = built(entry.load(), options, where, problems)
+    except UsageError as error:
+        problems.add(f"{where}: {error}")
+        return None
+    if made is None:
+        return None
+    lacking = [one for one in ("name", "kind", "n_at_once", "prepare", "compare") if not hasattr(made[0], one)]
+    if lacking:
+        problems.add(f"{where}: {entry.name!r} of {entry.owner} has no {', '.join(lacking)}; expected them; add them")
+        return None
+    return made[0]  # type: ignore[no-any-return]
+
+
+def asked_as(judge: Judge, settings: Settings) -> Judge:
+    """The judge, asking again as the settings say, where it is one that can."""
+    if not hasattr(judge, "reask"):
+        return judge
+    return replace(judge, reask=settings.reask)  # type: ignore[type-var]
