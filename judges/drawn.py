@@ -95,7 +95,7 @@ class Drawn:
 
     presentations: tuple[Presentation, ...] = ()
     recipes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    notes: Notes = Notes()
+    notes: Notes = field(default_factory=Notes)
 
 
 def present(
