@@ -29,6 +29,11 @@ class Estimate:
     high: float | None = None
     reason: str = ""
 
+    def on_line(self, slope: float, offset: float = 0.0) -> "Estimate":
+        """The same on another scale: `slope` > 0 times the number, plus `offset`."""
+        value, low, high = (None if end is None else slope * end + offset for end in (self.value, self.low, self.high))
+        return Estimate(value, low, high, self.reason)
+
 
 def share(n_hits: int, n: int, over: str) -> Estimate:
     """The share of hits in %, with its Wilson interval; null where there is nothing to count.
