@@ -136,9 +136,14 @@ class Judge(Protocol):
         n_at_once: Presentations that it is asked at the same time.
     """
 
-    name: str
-    kind: JudgeKind
-    n_at_once: int
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def kind(self) -> JudgeKind: ...
+
+    @property
+    def n_at_once(self) -> int: ...
 
     async def prepare(self) -> Mapping[str, Any]:
         """Make ready, and say all that the replies follow from: model, revision, server, flags; JSON values.
