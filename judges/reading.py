@@ -2,12 +2,12 @@
 
 1. "json": the reply is a JSON object, raw control characters allowed.
 2. "embedded": the first JSON object with an answer, inside fences or prose.
-3. "cut": the last `"answer": "A"` of a reply that is cut off or malformed; the answer is the last key that is asked for,
-   so a reply cut before it has none.
+3. "cut": the last `"answer": "A"` of a reply that is cut off or malformed. The answer is the last key that is asked
+   for, so a reply cut before it has none.
 
-The answer is A or B in any case, with or without "Grid "; all else is "none", on the rung "invalid". An object that says
-something else ("tie", null, a list) is that, and nothing further down is looked for. The reasoning never counts. Every
-step takes time in proportion to the text.
+The answer is A or B in any case, with or without "Grid "; all else is "none", on the rung "invalid". An object that
+says something else ("tie", null, a list) is that, and nothing further down is looked for. The reasoning never counts.
+Every step takes time in proportion to the text.
 """
 
 import json

@@ -27,11 +27,14 @@ PROSE = st.text(st.characters(exclude_characters='{}"'), max_size=60)
 REASON = st.text(st.one_of(st.characters(), st.sampled_from('{}",:[]\\AB')), max_size=60)
 REASONS = st.one_of(REASON, st.sampled_from(PIECES), st.sampled_from([f"x {piece} y" for piece in PIECES[:12]]))
 
+ANY = st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=5)), max_size=12).map("".join)
+OTHERS = st.sampled_from(["tie", "neither", "both", "A or B", "", "Grid", "C", 1, None, True, ["A"], {"A": 1}])
+
 
 @st.composite
 def replies(draw: st.DrawFn) -> tuple[str, Choice]:
     """A reply in the form that is asked for, and what it chooses."""
-    choice = draw(st.sampled_from(("A", "B")))
+    choice: Choice = draw(st.sampled_from(("A", "B")))
     answer = draw(st.sampled_from((choice, choice.lower(), f"Grid {choice}", f"grid {choice.lower()}")))
     reply = {"reasoning_a": draw(REASONS), "reasoning_b": draw(REASONS), "answer": answer}
     indent, ascii_only = draw(st.sampled_from((None, 2))), draw(st.booleans())
@@ -143,8 +146,8 @@ def test_random_damage_never_crashes_the_reader() -> None:
 
 @pytest.mark.parametrize(
     "piece",
-    ["{", "[", '{"a":', '{"a":[', '"answer": ', '"answer"', " ", '\\"', '{"\\"', "{}", '"', "{ \"a\": 1, ", "9", '{"answer"  ',
-     '{"a":[{"b":1},', '"answer": "A" {', '{"a": "\\'],
+    ["{", "[", '{"a":', '{"a":[', '"answer": ', '"answer"', " ", '\\"', '{"\\"', "{}", '"', "{ \"a\": 1, ", "9",
+     '{"answer"  ', '{"a":[{"b":1},', '"answer": "A" {', '{"a": "\\'],
     ids=repr,
 )  # fmt: skip
 def test_long_texts_take_time_in_proportion(piece: str) -> None:
