@@ -10,21 +10,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from judges.figures import report_figure, write_figure
-from judges.manifest import Manifest, load
-from judges.markdown import report_markdown
-from judges.planted import EASIEST
-from judges.reading import READER_VERSION, read
-from judges.replies import read_replies
-from judges.report import Report, as_json, report, warnings
-
 from bench import UsageError
 from bench.cache import digest
 from bench.folder import LEDGER, outcomes, read_plan, write_plan, write_text
 from bench.judged import FOLDER, REPLIES, Context
 from bench.provenance import machine, now, provenance
 from bench.verdicts import captioned, rows_for, values_of
+from judges.figures import report_figure, write_figure
+from judges.manifest import Manifest, load
+from judges.markdown import report_markdown
+from judges.planted import EASIEST
 from judges.protocol import Verdict
+from judges.reading import READER_VERSION, read
+from judges.replies import read_replies
+from judges.report import Report, as_json, report, warnings
 from results.ledger import Ledger
 from results.records import COMPLETE, STATUS, Record
 
@@ -186,7 +185,7 @@ def records_of(one: Conclusion, groups: Mapping[str, Sequence[Record]]) -> list[
     """
     context, prefix = one.context, one.context.prefix
     values = values_of(one.report.ranking, one.manifest.notes.methods, prefix)
-    notes = {
+    notes: dict[str, Any] = {
         "machine": machine(),
         "pool": one.manifest.pool_id,
         "panel": context.panel,
@@ -199,7 +198,13 @@ def records_of(one: Conclusion, groups: Mapping[str, Sequence[Record]]) -> list[
     found = []
     for method, label in one.manifest.pool:
         closing = groups[context.cells[label][0]][-1]
-        own = {"cell": identity_of(one, method), "notes": notes, "time": now(), "seconds": None, "peak_bytes": None}
+        own: dict[str, Any] = {
+            "cell": identity_of(one, method),
+            "notes": notes,
+            "time": now(),
+            "seconds": None,
+            "peak_bytes": None,
+        }
         closing = replace(closing, text=COMPLETE, metric=STATUS, **own, **provenance())
         rows = [
             replace(closing, kind="value", metric=row.name, text=None, unit=row.unit, **vars(values[method][row.name]))

@@ -97,10 +97,10 @@ def judged(
         written(one)
     record(folder, found)
     failed = [
-        f"{site}: {one.judge} stopped after {one.n_answered} of {one.n_presentations}: {one.failure}"
+        f"{site}: {one.judge} stopped after {one.n_before + one.n_answered} of {one.n_presentations}: {one.failed}"
         for site, panel_of_site in asked.items()
         for one in panel_of_site
-        if one.failure is not None
+        if one.failed is not None
     ]
     return found, failed
 

@@ -17,11 +17,6 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 from judges.asking import Asked, ask_panel
-from judges.drawn import Drawn, merged
-from judges.grids import Grids, grid_digest
-from judges.manifest import HEADER, Manifest, ManifestError
-from judges.pairing import Contestant, tournament
-from judges.planted import planted
 
 from bench import UsageError
 from bench.cache import digest
@@ -32,7 +27,13 @@ from bench.judged import FOLDER, PICTURES, REPLIES, Context
 from bench.lanes import Failure
 from bench.panels import Panel
 from bench.stages import Workshop
-from judges.protocol import Settings
+from judges.drawn import Drawn, merged
+from judges.grids import Grids, grid_digest
+from judges.manifest import HEADER, Manifest, ManifestError
+from judges.pairing import Contestant, tournament
+from judges.planted import planted
+from judges.protocol import JudgeError, Settings
+from judges.replies import RepliesError
 from results.records import COMPLETE
 
 
@@ -188,7 +189,7 @@ def judge(
         accept: Judges that are used although they fail their calibration.
 
     Raises:
-        UsageError: There is nothing to compare.
+        UsageError: There is nothing to compare, or a judge is not ready.
     """
     asked: dict[str, list[Asked]] = {}
     for found in contests(suite, folder):
@@ -212,16 +213,18 @@ def judge(
             return np.asarray(split.images(torch.as_tensor(list(rows))).numpy())
 
         grids = Grids(where / PICTURES, pixels, manifest.recipes, panel.settings.cell_px)
-        asked[contest.site.label] = asyncio.run(
-            ask_panel(
-                panel.judges,
-                manifest.presentations,
-                grids.png,
-                where / REPLIES,
-                seed=panel.settings.seed,
-                report=lambda name, done, total, site=contest.site.label: report(f"{site}: {name}", done, total),
-            )
+        site = contest.site.label
+
+        def told(name: str, done: int, total: int, site: str = site) -> None:
+            report(f"{site}: {name}", done, total)
+
+        sitting = ask_panel(
+            panel.judges, manifest.presentations, grids.png, where / REPLIES, told, seed=panel.settings.seed
         )
+        try:
+            asked[site] = asyncio.run(sitting)
+        except (JudgeError, RepliesError) as error:
+            raise UsageError(str(error)) from error
     return asked
 
 

@@ -53,7 +53,7 @@ def built(cls: Any, options: Mapping[str, Any], where: str, problems: Problems) 
         problems.add(f"{where}: {cls!r} takes no options; expected a frozen dataclass; make it one")
         return None
     hints = get_type_hints(cls)
-    fields = {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+    fields = {field.name: hints[field.name] for field in dataclasses.fields(cls) if field.init}
     before = len(problems.found)
     values = {}
     for key, value in options.items():

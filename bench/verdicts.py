@@ -6,7 +6,7 @@ identity is in the notes of every record.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from metrics.catalogue import MetricRow, Value
 
@@ -60,7 +60,7 @@ def values_of(ranking: "Ranking", notes: Sequence["MethodNote"], prefix: str) ->
 def standing_values(one: "Standing", over: str) -> dict[str, Value]:
     """The values of one method, without a prefix."""
     remark = one.win_rate.reason or None
-    counts = {"n": one.decided, "n_excluded": one.undecided}
+    counts: dict[str, Any] = {"n": one.decided, "n_excluded": one.undecided}
     estimated = {
         "win_rate": (one.win_rate, over),
         "win_rate_consistent": (one.swap_consistent, "unit pairs"),
