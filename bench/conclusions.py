@@ -105,8 +105,8 @@ def written(one: Conclusion) -> None:
 
 def told(one: Conclusion) -> dict[str, Any]:
     """A conclusion as JSON values."""
-    context = {key: value for key, value in asdict(one.context).items() if key != "cells"}
-    return {"pool": one.manifest.pool_id, **context, "identities": dict(one.identities), **as_json(one.report)}
+    context = asdict(one.context)
+    return {"pool": one.manifest.pool_id, "run": context, "identities": dict(one.identities), **as_json(one.report)}
 
 
 def verdicts_in(folder: Path, judge: str) -> dict[str, Verdict]:
@@ -165,17 +165,25 @@ def entry_of(one: Conclusion) -> dict[str, Any]:
     """What the plan says of it: where the columns of the tables find their values."""
     context = one.context
     caption = captioned(context.kind, list(context.judges), one.manifest.settings.unit_pairs, one.report.ranking.seeds)
-    said = warnings(one.report)
-    warned = f" Warning: {'; '.join(said)}." if said else ""
     return {
         "kind": context.kind,
         "panel": context.panel,
         "site": context.site,
         "pool": one.manifest.pool_id,
-        "caption": caption + warned,
+        "caption": caption,
+        "caveats": caveats(one),
         "cells": sorted(cell for cells in context.cells.values() for cell in cells),
         "verdicts": {label: identity_of(one, method) for method, label in one.manifest.pool},
     }
+
+
+def caveats(one: Conclusion) -> list[str]:
+    """What a reader of a table made from it has to know, in a few words; the report of the site has all of it."""
+    accepted = one.context.accepted
+    bad = [each.judge for each in one.report.calibrations if each.gate.passed is False and each.judge not in accepted]
+    unread = [judge for judge, counts in one.report.rungs.items() if counts["unanswered"]]
+    found = [f"at {one.context.site} {', '.join(bad)} did not pass calibration"] if bad else []
+    return found + ([f"at {one.context.site} {', '.join(unread)} did not answer everything"] if unread else [])
 
 
 def records_of(one: Conclusion, groups: Mapping[str, Sequence[Record]]) -> list[list[Record]]:

@@ -154,10 +154,20 @@ def layout_of(plan: Mapping[str, Any]) -> Layout:
             for one in plan.get("judged", [])
             for label, identity in one["verdicts"].items()
         },
-        panels={one["kind"]: one["caption"] for one in plan.get("judged", [])},
+        panels=captions(plan),
         measured=measured_in(plan),
         others=tuple(others),
     )
+
+
+def captions(plan: Mapping[str, Any]) -> dict[str, str]:
+    """What is said of each kind of panel: who judged and how, and what a reader has to know, whatever the site."""
+    found: dict[str, str] = {}
+    for kind in dict.fromkeys(one["kind"] for one in plan.get("judged", [])):
+        own = [one for one in plan["judged"] if one["kind"] == kind]
+        said = [caveat for one in own for caveat in one["caveats"]]
+        found[kind] = own[0]["caption"] + (f" Warning: {'; '.join(said)}." if said else "")
+    return found
 
 
 def measured_in(plan: Mapping[str, Any]) -> frozenset[str]:

@@ -353,7 +353,7 @@ def test_the_leaderboard_has_its_columns_in_order() -> None:
 def test_unknown_names_are_answered_with_the_nearest_and_all() -> None:
     with pytest.raises(LookupError, match=r"got 'leaderbord'; expected one of .*; did you mean 'leaderboard'\?"):
         find_table("leaderbord")
-    with pytest.raises(LookupError, match=r"one of ablations, .*leaderboard, .*structure, sweep; choose one"):
+    with pytest.raises(LookupError, match=r"one of ablations, .*leaderboard, .*structure, sweep, verdicts; choose one"):
         find_table("xyz")
     with pytest.raises(ValueError, match=r"format: got 'cvs'; expected one of csv, md; did you mean 'csv'\?"):
         render(SPEC, [], layout=layout_of("a"), format="cvs")
