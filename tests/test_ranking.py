@@ -181,6 +181,21 @@ def select(votes: Votes, where: np.ndarray) -> Votes:
     return replace(votes, **chosen)
 
 
+def test_resampled_wins_spread_as_unit_pairs_do(votes: Votes) -> None:
+    """The variance of n things drawn from a stratum is n times their unbiased variance; 4,000 draws know it to 8 %."""
+    ended = outcomes(votes, consensus(votes))
+    drawn = resampled_unit_pairs(ended, 5, 4000, 0).wins.sum(axis=-1)
+    assert drawn.mean(axis=0) == pytest.approx(tally(ended, 5).wins.sum(axis=-1), rel=0.02)
+    for m in range(5):
+        won = np.where(ended.first == m, ended.wins_first, np.where(ended.second == m, ended.wins_second, 0))
+        strata = zip(ended.first.tolist(), ended.second.tolist(), ended.token_seed.tolist(), strict=True)
+        of: dict[tuple[int, int, int], list[int]] = {}
+        for stratum, number in zip(strata, won.tolist(), strict=True):
+            of.setdefault(stratum, []).append(number)
+        variance = sum(len(numbers) * np.var(numbers, ddof=1) for numbers in of.values())
+        assert drawn[:, m].var(ddof=1) == pytest.approx(variance, rel=0.08)
+
+
 def test_ranks_are_competition_ranks() -> None:
     rates = np.random.default_rng(0).integers(4, size=(20, 7)).astype(np.float64)
     assert np.array_equal(ranks_by(rates), rankdata(-rates, method="min", axis=-1))
