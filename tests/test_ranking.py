@@ -75,7 +75,7 @@ def coverage(n_tournaments: int, n_resamples: int) -> dict[str, float]:
                 assert low is not None
                 assert high is not None
                 hits[how] += low <= truth[int(one.method[-2:])] <= high
-    return {how: 100 * count / (4 * n_tournaments) for how, count in hits.items()}
+    return {how: 100 * float(count) / (4 * n_tournaments) for how, count in hits.items()}
 
 
 def test_the_default_interval_covers_and_the_papers_does_less() -> None:
