@@ -55,7 +55,7 @@ def test_table_3_of_the_paper(backbone: str) -> None:
         ends += [one.win_rate.low - low, one.win_rate.high - high]
         widths.append((one.win_rate.high - one.win_rate.low) / (high - low))
     assert np.abs(ends).max() < TOLERANCE
-    assert np.mean(widths) == pytest.approx(1, abs=0.02)
+    assert np.mean(widths) == pytest.approx(1, abs=0.04)  # of ten, 7 % each by the draw
     ranks = {row["method"]: int(row["llm_rank"]) for row in printed("table2.csv", backbone)}
     assert {one.method: one.rank for one in found.standings} == ranks
     assert [one.rank for one in found.standings] == list(range(1, 11))
