@@ -1,6 +1,6 @@
 """A report as one figure: win rates with intervals and rank groups, the win matrix, and the judges' position bias.
 
-The only file of the package that imports matplotlib; import it where a figure is asked for, not before. Files come out
+The only file of this package that imports matplotlib; import it where a figure is asked for, not before. Files come out
 the same to the last byte for the same report and the same matplotlib.
 """
 
@@ -74,7 +74,8 @@ def _matrix(axes: Axes, found: Report, standings: tuple[Standing, ...]) -> None:
     wins = found.ranking.wins.astype(np.float64)
     games = wins + wins.T
     shares = np.ma.masked_where(games == 0, 100 * wins / np.maximum(games, 1))
-    axes.imshow(shares, cmap="RdBu", vmin=0, vmax=100, aspect="auto")
+    if standings:
+        axes.imshow(shares, cmap="RdBu", vmin=0, vmax=100, aspect="auto")
     for row, column in zip(*np.nonzero(games), strict=True):
         share = shares[row, column]
         axes.text(
@@ -115,4 +116,4 @@ def _point(axes: Axes, number: Estimate, place: int) -> None:
 
 def _names(axes: Axes, names: list[str]) -> None:
     axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_ylim(max(len(names), 1) - 0.5, -0.5)

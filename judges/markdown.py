@@ -31,16 +31,15 @@ def letters(groups: Iterable[int]) -> str:
     return " ".join(chr(ord("a") + number - 1) if number <= 26 else str(number) for number in groups)
 
 
-def shown(number: Estimate, decimals: int = 2, *, signed: bool = False) -> str:
-    """A number with its interval."""
+def shown(number: Estimate, decimals: int = 2, *, ends: int = 1, signed: bool = False) -> str:
+    """A number with its interval; `decimals` are the number's, `ends` those of the interval."""
     if number.value is None:
         return ABSENT
     sign = "+" if signed else ""
-    text = f"{number.value:{sign}.{decimals}f}"
+    text = f"{number.value:{sign}z.{decimals}f}"
     if number.low is None or number.high is None:
         return text
-    ends = max(decimals - 1, 1)
-    return f"{text} [{number.low:{sign}.{ends}f}, {number.high:{sign}.{ends}f}]"
+    return f"{text} [{number.low:{sign}z.{ends}f}, {number.high:{sign}z.{ends}f}]"
 
 
 def _name(found: Report) -> str:
@@ -91,7 +90,7 @@ def _standings(found: Report) -> list[str]:
             str(one.undecided),
             letters(one.groups) or ABSENT,
             _fixed(one.p_best, 1),
-            shown(one.strength),
+            shown(one.strength, ends=2),
             shown(one.swap_consistent),
             shown(one.flip_rate, 1),
             f"{_fixed(one.rate_if_half, 2)} (rank {_whole(one.rank_if_half)})",
@@ -202,7 +201,7 @@ def _without(found: Report) -> list[str]:
 
 
 def _told(number: Estimate) -> str:
-    return shown(number) + (f" ({number.reason})" if number.reason else "")
+    return shown(number, ends=2) + (f" ({number.reason})" if number.reason else "")
 
 
 def _fixed(number: float | None, decimals: int) -> str:

@@ -29,7 +29,7 @@ HOMES = {
     "numba": {"methods/clustering/compiled.py"},
     "ray": {"bench/executors.py"},
     "httpx2": {"judges/client.py"},
-    "matplotlib": {"judges/figures.py"},
+    "matplotlib": {"judges/figures.py", "methods/sae.py"},
     "triton": {"methods/clustering/kernels.py"},
     "vllm": set(),
 }

@@ -55,7 +55,7 @@ def test_table_3_of_the_paper(backbone: str) -> None:
         ends += [one.win_rate.low - low, one.win_rate.high - high]
         widths.append((one.win_rate.high - one.win_rate.low) / (high - low))
     assert np.abs(ends).max() < TOLERANCE
-    assert np.mean(widths) == pytest.approx(1, abs=0.02)
+    assert np.mean(widths) == pytest.approx(1, abs=0.04)  # of ten, 7 % each by the draw
     ranks = {row["method"]: int(row["llm_rank"]) for row in printed("table2.csv", backbone)}
     assert {one.method: one.rank for one in found.standings} == ranks
     assert [one.rank for one in found.standings] == list(range(1, 11))
@@ -75,12 +75,12 @@ def coverage(n_tournaments: int, n_resamples: int) -> dict[str, float]:
                 assert low is not None
                 assert high is not None
                 hits[how] += low <= truth[int(one.method[-2:])] <= high
-    return {how: 100 * count / (4 * n_tournaments) for how, count in hits.items()}
+    return {how: 100 * float(count) / (4 * n_tournaments) for how, count in hits.items()}
 
 
 def test_the_default_interval_covers_and_the_papers_does_less() -> None:
-    n_tournaments = int(os.environ.get("ELUDEBENCH_TOURNAMENTS", "110"))
-    found = coverage(n_tournaments, 1000 if n_tournaments > 110 else 400)
+    n_tournaments = int(os.environ.get("ELUDEBENCH_TOURNAMENTS", "80"))
+    found = coverage(n_tournaments, 1000 if n_tournaments > 80 else 400)
     print(f"{n_tournaments} tournaments: {found}")
     assert 93 <= found["unit_pair"] <= 97
     assert found["presentation"] < 91
@@ -181,6 +181,21 @@ def select(votes: Votes, where: np.ndarray) -> Votes:
     return replace(votes, **chosen)
 
 
+def test_resampled_wins_spread_as_unit_pairs_do(votes: Votes) -> None:
+    """The variance of n things drawn from a stratum is n times their unbiased variance; 4,000 draws know it to 8 %."""
+    ended = outcomes(votes, consensus(votes))
+    drawn = resampled_unit_pairs(ended, 5, 4000, 0).wins.sum(axis=-1)
+    assert drawn.mean(axis=0) == pytest.approx(tally(ended, 5).wins.sum(axis=-1), rel=0.02)
+    for m in range(5):
+        won = np.where(ended.first == m, ended.wins_first, np.where(ended.second == m, ended.wins_second, 0))
+        strata = zip(ended.first.tolist(), ended.second.tolist(), ended.token_seed.tolist(), strict=True)
+        of: dict[tuple[int, int, int], list[int]] = {}
+        for stratum, number in zip(strata, won.tolist(), strict=True):
+            of.setdefault(stratum, []).append(number)
+        variance = sum(len(numbers) * np.var(numbers, ddof=1) for numbers in of.values())
+        assert drawn[:, m].var(ddof=1) == pytest.approx(variance, rel=0.08)
+
+
 def test_ranks_are_competition_ranks() -> None:
     rates = np.random.default_rng(0).integers(4, size=(20, 7)).astype(np.float64)
     assert np.array_equal(ranks_by(rates), rankdata(-rates, method="min", axis=-1))
@@ -237,15 +252,15 @@ def test_groups_and_the_best_of_clear_and_equal_methods() -> None:
 
 
 def test_equal_methods_are_seldom_separated() -> None:
-    """Holm keeps the chance of separating any two equal methods near 5 %: 20 of 200 would have a chance of 0.3 %."""
+    """Holm keeps the chance of separating any two equal methods near 5 %: 12 of 80 would have a chance of 0.1 %."""
     model = Model((0.0, 0.0, 0.0, 0.0))
     n_apart = 0
-    for k in range(200):
+    for k in range(80):
         votes = model.votes(np.random.default_rng([7, k]), 50)
         ended = outcomes(votes, consensus(votes))
         draws = resampled_unit_pairs(ended, 4, 200, 0).rates("drop")
-        n_apart += separated(tally(ended, 4).rates("drop"), draws, np.full(4, 450)).any()
-    assert n_apart < 20
+        n_apart += bool(separated(tally(ended, 4).rates("drop"), draws, np.full(4, 450)).any())
+    assert n_apart < 12
 
 
 def test_holm_against_its_definition() -> None:
