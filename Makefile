@@ -17,7 +17,7 @@ leaderboard: $(VENV)/run
 
 test: $(VENV)/dev lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile \
-		--jaxtyping-packages=bench,methods,metrics,beartype.beartype
+		--jaxtyping-packages=bench,judges,methods,metrics,beartype.beartype
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +95,10 @@ def a_judged_run(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 
 @pytest.fixture(name="copy")
-def a_copy_of_it(judged: Bench, tmp_path: Path) -> Iterator[Path]:
+def a_copy_of_it(judged: Bench, tmp_path: Path) -> Path:
     folder = tmp_path / "run"
     shutil.copytree(judged.folder, folder)
-    yield folder
+    return folder
 
 
 def replies_in(folder: Path, judge: str = "proxy_pixels") -> list[dict[str, Any]]:
@@ -181,9 +180,7 @@ def test_a_run_of_other_methods_forgets_what_was_judged_of_the_old_ones(judged: 
     assert "judged" not in read_plan(copy)
 
 
-def test_replies_are_read_again_by_a_newer_reader_without_a_call(
-    copy: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_replies_are_read_again_by_a_newer_reader_without_a_call(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (where,) = sites_of(copy, "mine")
     assert changes(concluded(where)) == {"proxy_pixels": 0, "proxy_embedding": 0}
     before = {row["id"]: row["text"] for row in replies_in(copy)}
@@ -222,9 +219,10 @@ def test_nothing_to_compare_is_an_error_before_anything_is_done(judged: Bench, t
     run(suite, tmp_path / "run", StartWorkshop((), judged.cache), only=["method=elude"], n_lanes=0, is_quiet=True)
     with pytest.raises(UsageError, match="fewer than two methods"):
         contests(suite, tmp_path / "run")
-    assert judge_commands.judged_at_the_end(
-        suite, tmp_path / "run", StartWorkshop((), judged.cache), [], is_quiet=True
-    ) == []
+    assert (
+        judge_commands.judged_at_the_end(suite, tmp_path / "run", StartWorkshop((), judged.cache), [], is_quiet=True)
+        == []
+    )
 
 
 def test_the_same_method_under_two_labels_meets_once(judged: Bench, tmp_path: Path) -> None:

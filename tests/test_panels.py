@@ -67,9 +67,9 @@ def test_settings_are_taken_and_others_are_the_defaults(tmp_path: Path) -> None:
         (MINE + "[[judges]]\nname = 'x'\n", "judges[1].judge: got None; expected the name of a judge"),
         (MINE.replace("unit_pairs = 5", "unit_pairs = 0"), "unit_pairs: received 0; expected at least 1"),
         (MINE.replace("unit_pairs", "pairs"), "settings.pairs: unknown option 'pairs'"),
-        (MINE.replace("cell_px = 48", 'eligible = "ten"'), "settings.eligible: got 'ten'; expected one of 'nine', 'any'"),
+        (MINE.replace("cell_px = 48", 'eligible = "ten"'), "settings.eligible: got 'ten'; expected one of 'nine'"),
         (MINE + "extra = 1\n[other]\n", "other"),
-        ('[[judges]]\njudge = "endpoint"\nurls = "http://x"\n', "urls: got 'http://x'; expected a list, each of it a text"),
+        ('[[judges]]\njudge = "endpoint"\nurls = "http://x"\n', "urls: got 'http://x'; expected a list"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, expected: str) -> None:
