@@ -52,9 +52,7 @@ BUILT_IN: dict[str, dict[str, tuple[str, str]]] = {
     "metrics": {name: (row.computed_by, row.summary) for name, row in ROWS.items()},
     "judges": {
         "endpoint": ("judges.client:Endpoint", "a vision-language model behind an OpenAI-compatible endpoint"),
-        "proxy_embedding": ("judges.proxies:EmbeddingProxy", "likeness in a small fixed embedding (proxy)"),
-        "proxy_pixels": ("judges.proxies:PixelProxy", "likeness of raw pixels (proxy)"),
-        "proxy_texture": ("judges.proxies:TextureProxy", "likeness of texture and shape (proxy)"),
+        "proxy": ("judges.proxies:ProxyJudge", "likeness of the cells of a grid, computed from pixels: no model"),
     },
     "backbones": {
         "embedded_features": (

@@ -29,10 +29,12 @@ cell_px = 16
 planted = 2
 
 [[judges]]
-judge = "proxy_pixels"
+judge = "proxy"
+name = "pixels"
 
 [[judges]]
-judge = "proxy_embedding"
+judge = "proxy"
+name = "filters"
 """
 FAILING = '''
 from dataclasses import dataclass
@@ -101,7 +103,7 @@ def a_copy_of_it(judged: Bench, tmp_path: Path) -> Path:
     return folder
 
 
-def replies_in(folder: Path, judge: str = "proxy_pixels") -> list[dict[str, Any]]:
+def replies_in(folder: Path, judge: str = "pixels") -> list[dict[str, Any]]:
     (path,) = folder.glob(f"judging/*/shapes/replies/{judge}.jsonl")
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
@@ -182,12 +184,12 @@ def test_a_run_of_other_methods_forgets_what_was_judged_of_the_old_ones(judged: 
 
 def test_replies_are_read_again_by_a_newer_reader_without_a_call(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (where,) = sites_of(copy, "mine")
-    assert changes(concluded(where)) == {"proxy_pixels": 0, "proxy_embedding": 0}
+    assert changes(concluded(where)) == {"pixels": 0, "filters": 0}
     before = {row["id"]: row["text"] for row in replies_in(copy)}
     monkeypatch.setattr(conclusions, "read", lambda text: Verdict("A", "json"))
     judge_commands.judge_reparse(copy, "mine")
     again = concluded(where)
-    assert {said.choice for said in again.verdicts["proxy_pixels"].values()} == {"A"}
+    assert {said.choice for said in again.verdicts["pixels"].values()} == {"A"}
     assert {row["id"]: row["text"] for row in replies_in(copy)} == before
     rates = [one.win_rate.value for one in again.report.ranking.standings]
     assert rates == [50.0] * 4  # who always says A prefers nobody
@@ -205,7 +207,7 @@ def test_a_judge_that_stops_leaves_the_others_and_is_told_of(judged: Bench, copy
     assert line.startswith("shapes: stops stopped after 3 of ")
     assert "start it again" in line
     assert len(found[0].verdicts["stops"]) == 3
-    assert len(found[0].verdicts["proxy_pixels"]) == len(found[0].manifest.presentations)
+    assert len(found[0].verdicts["pixels"]) == len(found[0].manifest.presentations)
     assert "stops did not answer everything" in rendered(copy, "proxy_verdicts", "md")
     panel.write_text(PANEL + '[[judges]]\njudge = "stops"\nready = false\n', encoding="utf-8")
     with pytest.raises(UsageError, match="start it"):

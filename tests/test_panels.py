@@ -17,7 +17,8 @@ unit_pairs = 5
 cell_px = 48
 
 [[judges]]
-judge = "proxy_pixels"
+judge = "proxy"
+name = "pixels"
 """
 
 
@@ -62,11 +63,12 @@ def test_settings_are_taken_and_others_are_the_defaults(tmp_path: Path) -> None:
     ("text", "expected"),
     [
         ("", "judges: got none; expected at least one [[judges]] table; add one"),
-        (MINE + '[[judges]]\njudge = "proxy_pixel"\n', "did you mean 'proxy_pixels'?"),
-        (MINE + '[[judges]]\njudge = "proxy_pixels"\n', "name 'proxy_pixels' is used twice"),
+        (MINE + '[[judges]]\njudge = "proxi"\n', "did you mean 'proxy'?"),
+        (MINE + '[[judges]]\njudge = "proxy"\nname = "pixels"\n', "name 'pixels' is used twice"),
+        (MINE.replace("pixels", "pixel"), "got 'pixel'; expected one of pixels, texture, filters"),
         (MINE + "[[judges]]\nname = 'x'\n", "judges[1].judge: got None; expected the name of a judge"),
         (MINE.replace("unit_pairs = 5", "unit_pairs = 0"), "unit_pairs: received 0; expected at least 1"),
-        (MINE.replace("unit_pairs", "pairs"), "settings.pairs: unknown option 'pairs'"),
+        (MINE.replace("unit_pairs", "pairs"), "settings.pairs: option: got 'pairs'; did you mean 'unit_pairs'?"),
         (MINE.replace("cell_px = 48", 'eligible = "ten"'), "settings.eligible: got 'ten'; expected one of 'nine'"),
         (MINE + "extra = 1\n[other]\n", "other"),
         ('[[judges]]\njudge = "endpoint"\nurls = "http://x"\n', "urls: got 'http://x'; expected a list"),
