@@ -1,13 +1,12 @@
 """The exemplars of every atom, kept in the cache: what judges are shown, and what a gallery of them would show.
 
 An image's score is the atom's largest code over the image's tokens (Bağcı et al. 2026, appendices B.1 and B.2), equal
-ones by ascending image (`metrics.exemplars`). All decompositions of a site are looked at in one pass of the backbone
-over the evaluation split, whatever their seeds; those in the cache are not looked at again.
+ones by ascending image (`metrics.exemplars`). They are found while cells are evaluated. Where the cache has lost some,
+those of a site are found again in one pass of the backbone over the evaluation split, whatever their seeds.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -17,9 +16,6 @@ from safetensors import torch as safetensors
 from torch import Tensor
 
 from bench.cells import Cell
-from bench.evaluation import Question, evaluate
-from bench.lanes import Failure
-from bench.measuring import question_of
 from metrics.catalogue import MetricRow, Value
 from metrics.exemplars import Ranking
 from metrics.protocol import EvaluationBatch, EvaluationFacts
@@ -57,6 +53,10 @@ class Shown:
     def save(self, folder: Path) -> None:
         """Write it into a folder."""
         (folder / FILE).write_bytes(safetensors.save(vars(self)))
+
+    def keep(self, workshop: "Workshop", cell: Cell) -> None:
+        """Put it into the cache, as what the cell's atoms show."""
+        workshop.cache.get("exemplars", key_of(workshop, cell), self.save)
 
     @classmethod
     def load(cls, folder: Path) -> "Shown":
@@ -107,7 +107,7 @@ class Showing:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class Asked:
     """The class of a metric, as an evaluation wants it, that puts what it finds into a list."""
 
     found: list[Shown]
@@ -122,42 +122,3 @@ class _Asked:
 def key_of(workshop: "Workshop", cell: Cell) -> dict[str, Any]:
     """What the exemplars of a cell follow from."""
     return {"version": VERSION, "kept": N_KEPT, "decomposition": workshop.decomposition_key(cell)}
-
-
-def exemplars_of(workshop: "Workshop", cells: Sequence[Cell]) -> dict[str, Shown | Failure]:
-    """The exemplars of each of these cells, by the cell's id, or why there are none.
-
-    Args:
-        workshop: Where the cells' decompositions are found, or are kept.
-        cells: Cells of one site.
-    """
-    found: dict[str, Shown | Failure] = {}
-    missing = []
-    for cell in cells:
-        folder = workshop.cache.folder("exemplars", key_of(workshop, cell))
-        if workshop.cache.is_whole(folder):
-            found[cell.id] = Shown.load(folder)
-        else:
-            missing.append(cell)
-    if missing:
-        found |= looked_for(workshop, missing)
-    return found
-
-
-def looked_for(workshop: "Workshop", cells: Sequence[Cell]) -> dict[str, Shown | Failure]:
-    """The exemplars of cells of one site, found in one pass and put by."""
-    lists: list[list[Shown]] = [[] for _ in cells]
-    questions = [
-        Question(question_of(workshop, cell).subject, [_Asked(into)], [])
-        for cell, into in zip(cells, lists, strict=True)
-    ]
-    site, split = workshop.site(cells[0].site), workshop.dataset(cells[0].site).test
-    answers = evaluate(site, split, questions, workshop.report, folder=workshop.cache.root)
-    found: dict[str, Shown | Failure] = {}
-    for cell, into, answer in zip(cells, lists, answers, strict=True):
-        if answer.failure is not None:
-            found[cell.id] = answer.failure
-            continue
-        found[cell.id] = into[0]
-        workshop.cache.get("exemplars", key_of(workshop, cell), partial(Shown.save, into[0]))
-    return found

@@ -16,17 +16,18 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from judges.asking import Asked, ask_panel
 
 from bench import UsageError
 from bench.cache import digest
 from bench.cells import Cell, SiteSpec, Suite
-from bench.exemplars import N_SHOWN, Shown, exemplars_of
+from bench.exemplars import N_SHOWN, Shown
 from bench.folder import outcomes, read_plan
 from bench.judged import FOLDER, PICTURES, REPLIES, Context
 from bench.lanes import Failure
+from bench.measuring import exemplars_of
 from bench.panels import Panel
 from bench.stages import Workshop
+from judges.asking import Asked, ask_panel
 from judges.drawn import Drawn, merged
 from judges.grids import Grids, grid_digest
 from judges.manifest import HEADER, Manifest, ManifestError
@@ -212,7 +213,8 @@ def judge(
         def pixels(rows: Sequence[int], split: Any = split) -> UInt8[np.ndarray, "rows 3 height width"]:
             return np.asarray(split.images(torch.as_tensor(list(rows))).numpy())
 
-        grids = Grids(where / PICTURES, pixels, manifest.recipes, panel.settings.cell_px)
+        kept = where / PICTURES if panel.kind == "llm_panel" else None  # those of a proxy panel are made in no time
+        grids = Grids(kept, pixels, manifest.recipes, panel.settings.cell_px)
         site = contest.site.label
 
         def told(name: str, done: int, total: int, site: str = site) -> None:

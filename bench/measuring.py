@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from bench.cache import StorageError
 from bench.cells import Cell, SiteSpec
 from bench.efficiency import IMAGES, timings_of
 from bench.evaluation import Question
+from bench.exemplars import Asked, Shown, key_of
 from bench.lanes import Failure, one_line
 from bench.memory import forget_peak, peak_bytes
 from bench.subject import Subject
@@ -98,6 +99,11 @@ def evaluated(workshop: "Workshop", cells: Sequence[Cell], came: Mapping[str, An
     spec = left[0].site
     site, dataset = workshop.site(spec), workshop.dataset(spec)
     questions = [question_of(workshop, cell) for cell in left]
+    shown: list[list[Shown]] = [[] for _ in left]
+    if not left[0].runs_alone:  # they are wanted later, by judges say, and cost next to nothing here
+        questions = [
+            replace(one, metrics=[*one.metrics, Asked(into)]) for one, into in zip(questions, shown, strict=True)
+        ]
     encoder = encoder_of(workshop, spec, questions)
     answers = evaluation.evaluate(
         site,
@@ -109,7 +115,9 @@ def evaluated(workshop: "Workshop", cells: Sequence[Cell], came: Mapping[str, An
         folder=workshop.cache.root,
     )
     peak = peak_bytes()
-    for cell, question, answer in zip(left, questions, answers, strict=True):
+    for cell, question, answer, exemplars in zip(left, questions, answers, shown, strict=True):
+        for one in exemplars:
+            one.keep(workshop, cell)
         if answer.values is None:
             outcomes[cell.id] = answer.failure or Failure("nothing was measured")
             continue
@@ -167,3 +175,42 @@ def notes_of(workshop: "Workshop", cell: Cell, subject: Subject) -> dict[str, fl
         "backbone_fingerprint": subject.site.backbone.fingerprint,
         **workshop.origin(workshop.settled(cell)),
     }
+
+
+def exemplars_of(workshop: "Workshop", cells: Sequence[Cell]) -> dict[str, Shown | Failure]:
+    """The exemplars of each of these cells, by the cell's id, or why there are none.
+
+    Args:
+        workshop: Where the cells' decompositions are found, or are kept.
+        cells: Cells of one site.
+    """
+    found: dict[str, Shown | Failure] = {}
+    missing = []
+    for cell in cells:
+        folder = workshop.cache.folder("exemplars", key_of(workshop, cell))
+        if workshop.cache.is_whole(folder):
+            found[cell.id] = Shown.load(folder)
+        else:
+            missing.append(cell)
+    if missing:
+        found |= looked_for(workshop, missing)
+    return found
+
+
+def looked_for(workshop: "Workshop", cells: Sequence[Cell]) -> dict[str, Shown | Failure]:
+    """The exemplars of cells of one site, found in one pass and put by."""
+    lists: list[list[Shown]] = [[] for _ in cells]
+    questions = [
+        Question(question_of(workshop, cell).subject, [Asked(into)], [])
+        for cell, into in zip(cells, lists, strict=True)
+    ]
+    site, split = workshop.site(cells[0].site), workshop.dataset(cells[0].site).test
+    answers = evaluation.evaluate(site, split, questions, workshop.report, folder=workshop.cache.root)
+    found: dict[str, Shown | Failure] = {}
+    for cell, into, answer in zip(cells, lists, answers, strict=True):
+        if answer.failure is not None:
+            found[cell.id] = answer.failure
+            continue
+        found[cell.id] = into[0]
+        into[0].keep(workshop, cell)
+    return found

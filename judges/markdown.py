@@ -51,8 +51,8 @@ def _heading(found: Report, text: str) -> str:
 
 
 def _table(found: Report, columns: Row, rows: Iterable[Row]) -> str:
-    """A table whose every column says what kind of panel it is from."""
-    heads = [f"{column} ({found.panel})" if found.panel else column for column in columns]
+    """A table whose first column says what kind of panel it is from."""
+    heads = [f"{columns[0]} ({found.panel})" if found.panel else columns[0], *columns[1:]]
     lines = [heads, ["---", *("---:" for _ in heads[1:])], *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 

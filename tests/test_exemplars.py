@@ -8,10 +8,11 @@ import pytest
 import torch
 from references import Batch, Evaluation
 
-from bench import exemplars
+from bench import evaluation, exemplars
 from bench.cells import Cell
-from bench.exemplars import N_KEPT, N_SHOWN, Showing, Shown, exemplars_of
+from bench.exemplars import N_KEPT, N_SHOWN, Showing, Shown
 from bench.lanes import Failure
+from bench.measuring import evaluated, exemplars_of
 from bench.registry import Registry
 from bench.stages import StartWorkshop, Workshop
 from bench.suites import load_suite
@@ -92,7 +93,7 @@ def test_they_are_kept_and_the_backbone_does_not_run_for_them_again(
     def never(*_: Any, **__: Any) -> Any:
         raise AssertionError("the split was evaluated again")
 
-    monkeypatch.setattr(exemplars, "evaluate", never)
+    monkeypatch.setattr(evaluation, "evaluate", never)
     again = exemplars_of(shop, cells)
     for key, one in first.items():
         other = again[key]
@@ -111,3 +112,15 @@ def test_of_the_bare_backbone_they_are_the_images_with_the_largest_outputs(shop:
     assert torch.equal(shown.images[:, 0], best.argmax(dim=0).int())
     assert torch.allclose(shown.scores[:, 0], best.amax(dim=0), rtol=1e-5)
     assert shown.is_eligible.all()
+
+
+def test_an_evaluation_leaves_the_same_as_looking_for_them_alone(cells: list[Cell], tmp_path: Path) -> None:
+    def shop(name: str) -> Workshop:
+        return StartWorkshop((), tmp_path / name).workshop(lambda what, done, total: None, print)
+
+    together, alone = shop("together"), shop("alone")
+    evaluated(together, cells, {})
+    for cell in cells:
+        kept = Shown.load(together.cache.folder("exemplars", exemplars.key_of(together, cell)))
+        found = exemplars_of(alone, [cell])[cell.id]
+        assert all(torch.equal(value, vars(found)[name]) for name, value in vars(kept).items())
