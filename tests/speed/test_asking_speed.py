@@ -99,7 +99,7 @@ print(json.dumps({
 
 @pytest.mark.parametrize("seconds_each", [0.0, 0.05], ids=["at_once", "20_a_second"])
 def test_asking(benchmark: BenchmarkFixture, seconds_each: float) -> None:
-    """A judge of 20 a second answers one request after the other; what it falls short of 20 is what the client takes."""
+    """A judge of 20 a second answers one request after another; what it falls short of 20 is the client's part."""
     paths = {**os.environ, "PYTHONPATH": str(ROOT)}
 
     def asked() -> dict[str, object]:
