@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from judges.preflight import look_at_server, obvious_pair
 from judges.protocol import PROMPT, Attempt, Choice, JudgeError, JudgeKind, Reply
 from judges.reading import READER_VERSION, read
 from judges.wire import Body, check_grids, response_format
@@ -89,6 +88,8 @@ class Endpoint:
         Raises:
             JudgeError: It cannot be reached, is not what was asked for, refuses two pictures, or cannot judge.
         """
+        from judges.preflight import look_at_server, obvious_pair  # numpy, which `--help` has no need of
+
         try:
             link = self._link(is_preflight=True)
             told = await look_at_server(self.name, self.model, self.urls, link.get)

@@ -19,6 +19,9 @@ from judges.wire import Body, parse, server_words
 
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 _PASSING = frozenset({408, 409, 429})
+_BROKEN_OFF = frozenset({"abort", "error"})
+"""What vLLM calls a reply that it gave up, as when it is shut down: status 200 and half a text."""
+
 _N_ROUNDS = 3
 _ENGINE_GONE = "EngineCore encountered an issue"
 
@@ -73,14 +76,16 @@ class Link:
     async def get(self, url: str) -> dict[str, Any] | None:
         """The JSON object at an address; None where there is none.
 
+        The list of models must be there; anything else some servers have and some have not.
+
         Raises:
-            JudgeError: The server cannot be reached, or refuses the key.
+            JudgeError: The server cannot be reached, or does not list its models.
         """
         try:
             response = await self.client.get(url, timeout=min(30.0, self.options.timeout_seconds))
         except httpx2.RequestError as error:
             self._fail(f"{url} cannot be reached ({type(error).__name__}); expected a server; start it or mend `urls`")
-        if response.status_code in (401, 403):
+        if url.endswith("/models") and response.status_code != 200:
             self._refused(url, response.status_code, response.content)
         try:
             found = response.json()
@@ -158,6 +163,8 @@ class Link:
             reply, model = parse(response.content, attempt, seconds)
         except ValueError:
             return self._failed(replica, "a broken body")
+        if reply.finish_reason in _BROKEN_OFF:
+            return self._failed(replica, "a reply broken off")
         self.answers_as = self.answers_as or model
         if model != self.answers_as:
             self._fail(f"{replica.url} answers as {model!r}; expected {self.answers_as!r} as before; serve one model")
@@ -182,6 +189,8 @@ class Link:
     async def _pause(self, n_pauses: int, why: str) -> None:
         """Keep all requests back until a server is healthy; whoever comes later waits for the same pause."""
         async with self._pausing:
+            if self._failure:
+                raise JudgeError(self._failure)
             if self._n_pauses > n_pauses:
                 return
             self._is_open.clear()

@@ -3,11 +3,10 @@
 import hashlib
 import json
 import math
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-
-import numpy as np
 
 from judges.protocol import JudgeKind, Reply
 
@@ -60,7 +59,8 @@ class ScriptedJudge:
         """One reply, in the form that the prompt asks for."""
         digests = [hashlib.sha256(grid).digest() for grid in (grid_a, grid_b)]
         key = hashlib.sha256(b"".join([f"{self.name}\n{self.seed}\n".encode(), *digests])).digest()
-        is_unreadable, by_position, by_chance = np.random.default_rng(list(key)).random(3)
+        rng = random.Random(key)
+        is_unreadable, by_position, by_chance = rng.random(), rng.random(), rng.random()
         if is_unreadable < self.invalid:
             return (Reply("I cannot tell.", finish_reason="stop"),)
         better = self.quality(grid_a) - self.quality(grid_b)

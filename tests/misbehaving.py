@@ -132,6 +132,7 @@ class Server:
         seen: All requests for completions.
         texts: The last part of each.
         models: What /v1/models lists.
+        lists: The status of that list.
         version: What /version says.
         healthy: Whether /health answers 200.
         most_open: The most completions that were under way at one time.
@@ -143,6 +144,7 @@ class Server:
         self.seen: list[Seen] = []
         self.texts: list[str] = []
         self.models: list[dict[str, Any]] = [{"id": MODEL, "root": "tiny", "max_model_len": 32768}]
+        self.lists = 200
         self.version = "0.32.0"
         self.healthy = True
         self.n_health = self.n_open = self.most_open = 0
@@ -229,7 +231,7 @@ class Server:
         if path == "/version":
             return Answer(body=json.dumps({"version": self.version}).encode())
         if path == "/v1/models":
-            return Answer(body=json.dumps({"data": self.models}).encode())
+            return Answer(self.lists, json.dumps({"data": self.models}).encode())
         options = json.loads(body)
         content = options.pop("messages")[0]["content"]
         pictures = [part["image_url"]["url"] for part in content if part["type"] == "image_url"]

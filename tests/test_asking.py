@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Mapping
@@ -23,6 +25,7 @@ from judges.reading import read
 from judges.replies import Replies, RepliesError, read_replies
 from judges.scripted import ScriptedJudge
 
+ROOT = Path(__file__).resolve().parent.parent
 IDENTITY = {"model": "m", "n_urls": 1, "reader_version": 1}
 
 
@@ -63,6 +66,15 @@ def opened(folder: Path, name: str = "j") -> Replies:
     replies = Replies(folder, name)
     replies.identify(IDENTITY)
     return replies
+
+
+def test_importing_the_client_imports_nothing_heavy() -> None:
+    script = (
+        "import sys, judges.client, judges.asking, judges.scripted\n"
+        "print(*sorted({'httpx2', 'numpy', 'PIL', 'torch', 'scipy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == ""
 
 
 @settings(max_examples=50, deadline=None)

@@ -91,6 +91,7 @@ PASSING: list[Callable[[Seen], Answer]] = [
     raw("<html>gateway</html>"),
     raw('{"choices": []}'),
     lambda seen: Answer(reset=True),
+    lambda seen: completion(verdict("B" if seen.right == "A" else "A"), "abort"),
 ]
 READABLE: list[Callable[[Seen], Answer]] = [
     lambda seen: completion(f"Sure! ```json\n{verdict(seen.right)}\n```"),
@@ -142,10 +143,11 @@ def test_a_thousand_replies_over_faults(server: Server, tmp_path: Path) -> None:
     assert (asked.n_answered, asked.n_invalid) == (1000, sum(choice == "none" for choice in choices.values()))
     assert asked.faults["a timeout"] >= 5
     assert {"status 429", "status 500", "a broken body"} <= set(asked.faults)
-    assert sum(server.asked.values()) == 1000 + sum(asked.faults.values())
+    n_asked = sum(server.asked.values())
+    assert 1000 < n_asked <= 1000 + sum(asked.faults.values())
     again = run(endpoint(server), tmp_path, 1000)
     assert (again.n_before, again.n_answered) == (1000, 0)
-    assert sum(server.asked.values()) == 1000 + sum(asked.faults.values())
+    assert sum(server.asked.values()) == n_asked
 
 
 def test_a_request_is_as_the_protocol_says(server: Server) -> None:
@@ -236,6 +238,7 @@ def test_preflight_gives_the_identity(server: Server) -> None:
     ("change", "words"),
     [
         ({"models": [{"id": "tiny-judges"}]}, "expected 'tiny-judge'; did you mean 'tiny-judges'"),
+        ({"lists": 503}, "models refused with status 503"),
         ({"models": []}, r"serves \[\]; expected 'tiny-judge'; serve it"),
         ({"models": [{"id": MODEL, "max_model_len": 2048}]}, "max_model_len 2048 tokens; expected at least 4096"),
         ({"plan": lambda seen: completion(verdict("A"))}, "got 'A' and 'A' for an obvious pair"),
