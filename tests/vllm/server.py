@@ -63,7 +63,7 @@ def flags(images: int) -> list[str]:
         *("--host", "127.0.0.1", "--served-model-name", NAME, "--dtype", "bfloat16", "--max-model-len", "32768"),
         *("--limit-mm-per-prompt", f'{{"image":{images},"video":0}}', "--seed", "42", "--generation-config", "vllm"),
         *("--structured-outputs-config", '{"backend":"guidance","disable_any_whitespace":true}'),
-        *("--enable-prompt-tokens-details", "--mm-processor-cache-gb", "1", "--enforce-eager"),
+        *("--enable-prompt-tokens-details", "--mm-processor-cache-gb", "1", "--enforce-eager", "--block-size", "32"),
     ]
 
 

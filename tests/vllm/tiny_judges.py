@@ -1,7 +1,7 @@
 """Writes a tiny judge with random weights: the architecture of a real one, 1 MB, answers without meaning.
 
 Runs inside the environment that has vLLM and transformers, never in ours:
-`python tiny_judges.py FAMILY FOLDER`, where FAMILY is one of `FAMILIES`.
+`python tiny_judges.py FAMILY FOLDER`, where FAMILY is one of `SEEDS`.
 
 Weights as libraries draw them give the same text to every request, so they are scaled up until replies depend on the
 images and on their order. The numbers were found by trying.
@@ -48,7 +48,8 @@ TEXT = {
     "intermediate_size": 128,
     "max_position_embeddings": 40960,
 }
-FAMILIES = ("qwen3_vl_moe", "gemma3")
+SEEDS = {"qwen3_vl_moe": 8, "gemma3": 7}
+"""The families, and the seed whose weights answer neither always A nor always B."""
 
 
 def tokenizer_of(specials: dict[str, str], extra: list[str], template: str) -> PreTrainedTokenizerFast:
@@ -179,7 +180,7 @@ def gemma3(folder: Path) -> Any:
             "patch_size": 14,
             "vision_use_head": False,
         },
-        mm_tokens_per_image=16,
+        mm_tokens_per_image=64,
         image_token_index=code("<image_soft_token>"),
         boi_token_index=code("<start_of_image>"),
         eoi_token_index=code("<end_of_image>"),
@@ -188,7 +189,7 @@ def gemma3(folder: Path) -> Any:
         Gemma3ImageProcessor(size={"height": 112, "width": 112}, image_mean=[0.5] * 3, image_std=[0.5] * 3),
         tokenizer,
         chat_template=GEMMA_TEMPLATE,
-        image_seq_length=16,
+        image_seq_length=64,
     ).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return Gemma3ForConditionalGeneration(config)
@@ -220,7 +221,7 @@ def renamed(family: str, name: str, weight: torch.Tensor) -> tuple[str, torch.Te
 def write(family: str, folder: Path) -> None:
     """Writes the model folder of a family."""
     folder.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(7)
+    torch.manual_seed(SEEDS[family])
     model = {"qwen3_vl_moe": qwen3_vl_moe, "gemma3": gemma3}[family](folder)
     model.to(torch.bfloat16).save_pretrained(folder)
     config = json.loads((folder / "config.json").read_text())
