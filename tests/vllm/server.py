@@ -16,7 +16,9 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 NAME = "tiny-judge"
-START_SECONDS = 300
+FAMILIES = ("gemma3", "qwen3_vl_moe")
+BLOCK_TOKENS, N_BLOCKS = 32, 256  # a KV cache of some 20 requests: small beside a tournament, as a real one is
+START_SECONDS = 600
 
 
 def environment() -> dict[str, str]:
@@ -58,12 +60,20 @@ def answers(url: str) -> bool:
         return False
 
 
+def metric(url: str, name: str) -> float:
+    """A counter of the server, summed over its labels."""
+    with urllib.request.urlopen(url.replace("/v1", "/metrics"), timeout=30) as reply:
+        lines = reply.read().decode().splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
+
+
 def flags(images: int) -> list[str]:
     return [
-        *("--host", "127.0.0.1", "--served-model-name", NAME, "--dtype", "bfloat16", "--max-model-len", "32768"),
+        *("--host", "127.0.0.1", "--served-model-name", NAME, "--dtype", "bfloat16", "--max-model-len", "8192"),
         *("--limit-mm-per-prompt", f'{{"image":{images},"video":0}}', "--seed", "42", "--generation-config", "vllm"),
         *("--structured-outputs-config", '{"backend":"guidance","disable_any_whitespace":true}'),
-        *("--enable-prompt-tokens-details", "--mm-processor-cache-gb", "1", "--enforce-eager", "--block-size", "32"),
+        *("--enable-prompt-tokens-details", "--mm-processor-cache-gb", "1", "--enforce-eager"),
+        *("--block-size", str(BLOCK_TOKENS), "--num-gpu-blocks-override", str(N_BLOCKS)),
     ]
 
 
