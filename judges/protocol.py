@@ -128,17 +128,22 @@ class Verdict:
 
 @runtime_checkable
 class Judge(Protocol):
-    """Looks at two grids and says which one shows a single concept more clearly.
+    """Looks at two grids and says which one shows a single concept more clearly."""
 
-    Attributes:
-        name: What people call it; names its replies.
-        kind: A vision-language model, a proxy computed from pixels, or a script for tests.
-        n_at_once: Presentations that it is asked at the same time.
-    """
+    @property
+    def name(self) -> str:
+        """What people call it; names its replies."""
+        ...
 
-    name: str
-    kind: JudgeKind
-    n_at_once: int
+    @property
+    def kind(self) -> JudgeKind:
+        """A vision-language model, a proxy computed from pixels, or a script for tests."""
+        ...
+
+    @property
+    def n_at_once(self) -> int:
+        """Presentations that it is asked at the same time."""
+        ...
 
     async def prepare(self) -> Mapping[str, Any]:
         """Make ready, and say all that the replies follow from: model, revision, server, flags; JSON values.
