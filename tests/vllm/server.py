@@ -16,8 +16,11 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 NAME = "tiny-judge"
-FAMILIES = ("gemma3", "qwen3_vl_moe")
-BLOCK_TOKENS, N_BLOCKS = 32, 256  # a KV cache of some 20 requests: small beside a tournament, as a real one is
+N_BLOCKS = {"gemma3": 240, "qwen3_vl_moe": 128}
+"""The families, and a KV cache of some ten requests in blocks of 32 tokens: small beside a tournament, as real ones.
+
+Gemma-3 keeps two, one for its layers with a window.
+"""
 START_SECONDS = 600
 
 
@@ -67,24 +70,25 @@ def metric(url: str, name: str) -> float:
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
 
 
-def flags(images: int) -> list[str]:
+def flags(family: str, images: int) -> list[str]:
     return [
-        *("--host", "127.0.0.1", "--served-model-name", NAME, "--dtype", "bfloat16", "--max-model-len", "8192"),
+        *("--host", "127.0.0.1", "--served-model-name", NAME, "--dtype", "bfloat16", "--max-model-len", "4096"),
         *("--limit-mm-per-prompt", f'{{"image":{images},"video":0}}', "--seed", "42", "--generation-config", "vllm"),
         *("--structured-outputs-config", '{"backend":"guidance","disable_any_whitespace":true}'),
         *("--enable-prompt-tokens-details", "--mm-processor-cache-gb", "1", "--enforce-eager"),
-        *("--block-size", str(BLOCK_TOKENS), "--num-gpu-blocks-override", str(N_BLOCKS)),
+        *("--max-num-batched-tokens", "2048", "--block-size", "32"),
+        *("--num-gpu-blocks-override", str(N_BLOCKS[family])),
     ]
 
 
 @contextlib.contextmanager
-def running(python: Path, model: Path, log: Path, images: int = 2) -> Iterator[str]:
+def running(python: Path, family: str, model: Path, log: Path, images: int = 2) -> Iterator[str]:
     """The base URL of a server that answers; it is gone when the block is left."""
     port = free_port()
     argv = [str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--port", str(port)]
     with log.open("w", encoding="utf-8") as stream:
         server = subprocess.Popen(
-            [*argv, *flags(images)], env=environment(), stdout=stream, stderr=stream, start_new_session=True
+            [*argv, *flags(family, images)], env=environment(), stdout=stream, stderr=stream, start_new_session=True
         )
     try:
         end = time.monotonic() + START_SECONDS
@@ -96,8 +100,8 @@ def running(python: Path, model: Path, log: Path, images: int = 2) -> Iterator[s
         yield f"http://127.0.0.1:{port}/v1"
     finally:
         server.terminate()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             server.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(server.pid, signal.SIGKILL)
-            server.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)  # what is left of its group, which is its own
+        server.wait()

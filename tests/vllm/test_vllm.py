@@ -14,7 +14,8 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,15 +23,15 @@ from typing import Any
 import numpy as np
 import pytest
 from jaxtyping import UInt8
-from server import FAMILIES, NAME, environment, make_judge, metric, running
+from server import N_BLOCKS, NAME, environment, make_judge, metric, running
 
 from judges.agreement import agreement
-from judges.asking import ask
+from judges.asking import Asked, ask
 from judges.client import Endpoint
 from judges.drawn import Drawn
 from judges.grids import Grids, grid_digest
 from judges.pairing import Contestant, tournament
-from judges.protocol import PROMPT, JudgeError, Presentation, Settings
+from judges.protocol import PROMPT, JudgeError, Presentation, Reply, Settings, Verdict
 from judges.ranking import rank
 from judges.reading import read
 from judges.replies import Replies, read_replies
@@ -44,6 +45,7 @@ pytestmark = pytest.mark.skipif(
 PYTHON = Path(FOLDER) / "bin" / "python"
 CELL_PX = 112
 N_IMAGES = 96
+PROMPT_TOKENS = {"gemma3": 312, "qwen3_vl_moe": 388}
 SETTINGS = Settings(unit_pairs=5, cell_px=CELL_PX, planted=0)
 SCHEMA = {
     "type": "object",
@@ -62,7 +64,13 @@ class Tiny:
 
     def endpoint(self, **options: Any) -> Endpoint:
         """Our client of it; a judge that answers at random cannot pass the obvious pair."""
-        chosen: dict[str, Any] = {"schema": True, "reask": False, "accept_failing": True, "n_at_once": 4}
+        chosen: dict[str, Any] = {
+            "schema": True,
+            "reask": False,
+            "accept_failing": True,
+            "n_at_once": 4,
+            "max_tokens": 1024,
+        }
         return Endpoint(name=self.family, model=NAME, urls=(self.url,), **chosen | options)
 
     def post(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -76,13 +84,13 @@ class Tiny:
             return error.code, json.load(error)
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=N_BLOCKS)
 def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tiny]:
     """Each family in turn, so that one server runs at a time."""
     folder = tmp_path_factory.mktemp(request.param)
     model = make_judge(PYTHON, request.param, folder / "model")
     began = time.monotonic()
-    with running(PYTHON, model, folder / "server.log") as url:
+    with running(PYTHON, request.param, model, folder / "server.log") as url:
         print(f"\n{request.param}: served after {time.monotonic() - began:.0f} s")
         yield Tiny(request.param, url)
 
@@ -139,6 +147,13 @@ def test_vllm_reads_the_commands_that_we_print() -> None:
         }
 
 
+def test_the_preflight_refuses_a_server_of_one_picture(tmp_path: Path) -> None:
+    model = make_judge(PYTHON, "gemma3", tmp_path / "model")
+    limited = running(PYTHON, "gemma3", model, tmp_path / "server.log", images=1)
+    with limited as url, pytest.raises(JudgeError, match=r"At most 1 image.*--limit-mm-per-prompt"):
+        asyncio.run(Tiny("gemma3", url).endpoint().prepare())
+
+
 def data_url(png: bytes) -> dict[str, Any]:
     return {"type": "image_url", "image_url": {"url": "data:image/png;base64," + base64.b64encode(png).decode()}}
 
@@ -182,8 +197,113 @@ def test_equal_requests_have_equal_replies(tiny: Tiny) -> None:
 
     async def thrice() -> set[str]:
         endpoint = tiny.endpoint()
-        await endpoint.prepare()
         said = await asyncio.gather(*(endpoint.compare(one, other) for _ in range(3)))
+        await endpoint.close()
         return {replies[-1].text for replies in said}
 
     assert len(asyncio.run(thrice())) == 1
+
+
+async def in_given_order(endpoint: Endpoint, presentations: Sequence[Presentation], grids: Grids) -> list[Reply]:
+    """Replies to presentations asked in the order given, four at a time."""
+    queue = iter(presentations)
+    replies: list[Reply] = []
+
+    async def work() -> None:
+        for one in queue:
+            replies.extend(await endpoint.compare(grids.png(one.grids[0]), grids.png(one.grids[1])))
+
+    await asyncio.gather(*(work() for _ in range(4)))
+    await endpoint.close()
+    return replies
+
+
+def test_a_small_tournament(tiny: Tiny, tmp_path: Path) -> None:
+    """Sixty presentations are asked once each, kept, read, counted and ranked."""
+    drawn, grids = drawn_tournament(seed=2)
+    assert len(drawn.presentations) == 60
+    endpoint = tiny.endpoint()
+    before = 0.0
+
+    async def sit() -> Asked:
+        nonlocal before
+        with Replies(tmp_path, tiny.family) as replies:
+            replies.identify(await endpoint.prepare())
+            before = metric(tiny.url, "vllm:request_success_total")
+            return await ask(endpoint, drawn.presentations, grids.png, replies, lambda done, of: None)
+
+    first = asyncio.run(sit())
+    assert (first.n_answered, first.failed, sum(first.faults.values())) == (60, None, 0)
+    assert metric(tiny.url, "vllm:request_success_total") - before == 60
+    again = asyncio.run(sit())
+    assert (again.n_before, again.n_answered) == (60, 0)
+    assert metric(tiny.url, "vllm:request_success_total") == before
+
+    stored = list(read_replies(tmp_path / f"{tiny.family}.jsonl"))
+    assert {one.presentation_id for one in stored} == {one.id for one in drawn.presentations}
+    verdicts = {one.presentation_id: read(one.reply.text) for one in stored}
+    assert first.n_invalid == sum(verdict.choice == "none" for verdict in verdicts.values())
+    assert {one.reply.prompt_tokens for one in stored} == {PROMPT_TOKENS[tiny.family]}
+    choices = Counter(verdict.choice for verdict in verdicts.values())
+    assert min(choices["A"], choices["B"]) > 0
+    assert choices["none"] <= 15
+
+    votes = Votes.of(drawn.presentations, {tiny.family: verdicts})
+    (voter,) = agreement(votes, SETTINGS).voters
+    assert (voter.n_pairs, voter.n_first, voter.n_second) == by_hand(drawn.presentations, verdicts)
+    standings = rank(votes, SETTINGS).standings
+    assert sum(one.wins for one in standings) == choices["A"] + choices["B"]
+    seconds = [one.reply.seconds for one in stored]
+    print(f"\n{tiny.family}: {dict(choices)}; rungs {rungs(verdicts)}")
+    print(f"  A twice {voter.n_first}, B twice {voter.n_second} of {voter.n_pairs}; bias {voter.position_bias}")
+    lengths = [one.reply.completion_tokens or 0 for one in stored]
+    print(f"  reply tokens {np.median(lengths):.0f} in the median, {max(lengths)} at most")
+    print(f"  60 in {first.seconds:.0f} s; {np.median(seconds):.2f} s a request; {first.prompt_tokens} prompt tokens")
+
+
+def rungs(verdicts: Mapping[str, Verdict]) -> dict[str, int]:
+    return dict(Counter(verdict.rung for verdict in verdicts.values()))
+
+
+def by_hand(presentations: Sequence[Presentation], verdicts: Mapping[str, Verdict]) -> tuple[int, int, int]:
+    """Unit pairs with both orders valid, those with A in both, those with B in both; counted one by one."""
+    said: dict[str, list[str]] = {}
+    for one in presentations:
+        said.setdefault(one.comparison, []).append(verdicts[one.id].choice)
+    both = [sorted(pair) for pair in said.values() if "none" not in pair]
+    return len(both), both.count(["A", "A"]), both.count(["B", "B"])
+
+
+def test_asking_by_first_grid_saves_prompt_tokens(tiny: Tiny, tmp_path: Path) -> None:
+    """The same draw with other pictures each time, so that neither order finds what the other left behind."""
+    drawn, grids = drawn_tournament(seed=3)
+    endpoint = tiny.endpoint(max_tokens=16)
+
+    async def sit() -> Asked:
+        with Replies(tmp_path, tiny.family) as replies:
+            replies.identify(await endpoint.prepare())
+            return await ask(endpoint, drawn.presentations, grids.png, replies, lambda done, of: None)
+
+    ordered = asyncio.run(sit())
+    drawn, grids = drawn_tournament(seed=4)
+    shuffled = sorted(drawn.presentations, key=lambda one: one.id)
+    random.Random(0).shuffle(shuffled)
+    replies = asyncio.run(in_given_order(endpoint, shuffled, grids))
+    without = sum(reply.cached_tokens or 0 for reply in replies)
+    assert ordered.prompt_tokens == sum(reply.prompt_tokens or 0 for reply in replies)
+    assert ordered.cached_tokens is not None
+    n_first = len({one.grids[0] for one in shuffled})
+    print(f"\n{tiny.family}: prompt tokens {ordered.prompt_tokens}, first grids {n_first} of 60; tokens cached")
+    print(f"  {ordered.cached_tokens} by first grid, {without} shuffled")
+    assert ordered.cached_tokens > without
+
+
+def test_the_preflight_refuses_a_wrong_model(tiny: Tiny) -> None:
+    wrong = Endpoint(name="wrong", model="tiny-jugde", urls=(tiny.url,), schema=True)
+    with pytest.raises(JudgeError, match=r"serves \['tiny-judge'\]; expected 'tiny-jugde'; did you mean 'tiny-judge'"):
+        asyncio.run(wrong.prepare())
+
+
+def test_the_preflight_refuses_a_judge_that_answers_at_random(tiny: Tiny) -> None:
+    with pytest.raises(JudgeError, match="for an obvious pair in its two orders; expected 'A' and 'B'"):
+        asyncio.run(tiny.endpoint(accept_failing=False).prepare())
