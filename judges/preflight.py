@@ -53,8 +53,8 @@ async def look_at_server(
         told.append({"root": row.get("root"), "max_model_len": length, "server_version": version})
         if told[-1] != told[0]:
             raise JudgeError(
-                f"judge {name}: {url} is {told[-1]} and {urls[0]} is {told[0]}; expected equal replicas; serve the same "
-                "model with the same version and flags, or make them two judges"
+                f"judge {name}: {url} is {told[-1]} and {urls[0]} is {told[0]}; expected equal replicas; serve the "
+                "same model with the same version and flags, or make them two judges"
             )
     return told[0]
 

@@ -75,8 +75,9 @@ class Replies:
             self._lock = _acquire(folder / f"{judge}.lock")
             self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
             self._end = 0
-            for stored, self._end in _scan(self.path):
+            for stored, end in _scan(self.path):
                 self.answered.add(stored.presentation_id)
+                self._end = end
             self.n_dropped = self._cut_tail()
         except OSError as error:
             self.close()
@@ -125,8 +126,10 @@ class Replies:
             ValueError: There is no reply, the presentation has its replies already, or nothing was identified.
         """
         if not replies or presentation_id in self.answered or not self._identified:
-            raise ValueError(f"presentation_id: got {presentation_id!r} with {len(replies)} replies; expected one not "
-                             "answered yet, its replies, and `identify` before")  # fmt: skip
+            raise ValueError(
+                f"presentation_id: got {presentation_id!r} with {len(replies)} replies; expected one not answered yet, "
+                "with replies; call `identify` first and add each once"
+            )
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         lines = [
             {"id": presentation_id, "judge": self._judge, **asdict(reply), "is_last": last, "time": now}
@@ -197,8 +200,10 @@ def _scan(path: Path) -> Iterator[tuple[StoredReply, int]]:
             end += len(line)
             waiting.append(_stored(path, number, line))
             if waiting[0].presentation_id != waiting[-1].presentation_id:
-                raise RepliesError(f"{path}, line {number}: got a reply to another presentation; expected the one before "
-                                   "to be closed; remove the lines before it that have no closing one")  # fmt: skip
+                raise RepliesError(
+                    f"{path}, line {number}: got a reply to another presentation; expected the one before it to be "
+                    "closed; remove the lines before it that have no closing one"
+                )
             if waiting[-1].is_last:
                 yield from ((stored, end) for stored in waiting)
                 waiting = []
@@ -216,8 +221,8 @@ def _stored(path: Path, number: int, line: bytes) -> StoredReply:
         return StoredReply(reply=Reply(**row), **outer)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RepliesError(
-            f"{path}, line {number}: got no reply ({error}); expected JSON with the fields of one; put the file back as "
-            "it was, or remove that line, and its presentation is asked again"
+            f"{path}, line {number}: got no reply ({error}); expected JSON with the fields of one; put the file back "
+            "as it was, or remove that line, and its presentation is asked again"
         ) from error
 
 

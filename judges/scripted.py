@@ -16,10 +16,10 @@ from judges.protocol import JudgeKind, Reply
 class ScriptedJudge:
     """Answers by a hidden quality of the grids, with errors of known rates; the same grids get the same answer.
 
-    With probability `invalid` the reply cannot be read. Of the others, a share `position_bias` names A whatever is shown
-    (B where it is negative), and the rest names the better grid with probability `accuracy`. So where A is better,
-    P(A) = b + (1 - b) * accuracy for a bias b >= 0, and where B is, P(B) = (1 - b) * accuracy. Between equal grids the
-    rest is a fair coin. The two orders of a pair are drawn independently.
+    With probability `invalid` the reply cannot be read. Of the others, a share `position_bias` names A whatever is
+    shown (B where it is negative), and the rest names the better grid with probability `accuracy`. So where A is
+    better, P(A) = b + (1 - b) * accuracy for a bias b >= 0, and where B is, P(B) = (1 - b) * accuracy. Between equal
+    grids the rest is a fair coin. The two orders of a pair are drawn independently.
 
     Attributes:
         name: What people call it.

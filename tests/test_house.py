@@ -27,7 +27,7 @@ HOMES = {
     "umap": {"methods/clustering/libraries.py"},
     "numba": {"methods/clustering/compiled.py"},
     "ray": {"bench/executors.py"},
-    "httpx2": {"judges/client.py"},
+    "httpx2": {"judges/link.py"},
     "triton": {"methods/clustering/kernels.py"},
     "vllm": set(),
 }
