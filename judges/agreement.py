@@ -98,14 +98,14 @@ def effective_number(n_judges: int, correlation: Float[np.ndarray, "*batch"]) ->
     return np.asarray(np.clip(n_judges / np.maximum(under, 1 / n_judges), 1.0, float(n_judges)))
 
 
-def correlations(tables: Float[np.ndarray, "*batch 2 2"]) -> Float[np.ndarray, "*batch"]:
+def correlations(tables: Float[np.ndarray, "*more last 2 2"]) -> Float[np.ndarray, "*more last"]:
     """Pearson's correlation of two judges' letters from their table of counts; not a number if one never varies."""
     first, second = tables.sum(axis=-1), tables.sum(axis=-2)
     across = tables[..., 0, 0] * tables[..., 1, 1] - tables[..., 0, 1] * tables[..., 1, 0]
     return ratio(across, np.sqrt(first.prod(axis=-1)) * np.sqrt(second.prod(axis=-1)))
 
 
-def kappas(tables: Float[np.ndarray, "*batch 2 2"]) -> Float[np.ndarray, "*batch"]:
+def kappas(tables: Float[np.ndarray, "*more last 2 2"]) -> Float[np.ndarray, "*more last"]:
     """Cohen's kappa from tables of counts; not a number where chance alone makes the judges agree always."""
     n = tables.sum(axis=(-1, -2))
     observed = ratio(tables[..., 0, 0] + tables[..., 1, 1], n)
@@ -149,7 +149,7 @@ def _panel(votes: Votes, settings: Settings) -> tuple[dict[tuple[str, str], Esti
         rng = np.random.default_rng(settings.seed)
         drawn = rng.multinomial(counts.sum(), counts / counts.sum(), size=settings.n_resamples).astype(np.float64)
     rows = np.concatenate([counts[None].astype(np.float64), drawn])
-    tables = (rows @ _tables(kinds).reshape(len(kinds), -1)).reshape(len(rows), len(names), 2, 2)
+    tables = (rows @ _tables(kinds).reshape(len(kinds), 4 * len(names))).reshape(len(rows), len(names), 2, 2)
     of_pairs, correlation = kappas(tables), correlations(tables).mean(axis=-1)
     alpha, number = _alpha(rows @ _coincidences(kinds)), effective_number(len(judges.judges), correlation)
     return (

@@ -7,6 +7,7 @@ of A on null pairs within 5 points of one half. Tables made from a judge that do
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Final
 
 import numpy as np
@@ -92,20 +93,19 @@ def effective_judges(presentations: Sequence[Presentation], verdicts: Mapping[st
     planted = [one for one in presentations if one.expected != "none"]
     if len(verdicts) < 2:
         return Estimate(None, reason="one judge")
-    said = list(verdicts.values())
-    found = []
-    for place, first in enumerate(said):
-        for second in said[place + 1 :]:
-            table = np.zeros((2, 2))
-            for one in planted:
-                if one.id in first and one.id in second:
-                    table[int(_is_right(one, first)), int(_is_right(one, second))] += 1
-            found.append(float(correlations(table)))
-    known = [one for one in found if np.isfinite(one)]
-    if not known:
+    tables = []
+    for first, second in combinations(verdicts.values(), 2):
+        table = np.zeros((2, 2))
+        for one in planted:
+            if one.id in first and one.id in second:
+                table[int(_is_right(one, first)), int(_is_right(one, second))] += 1
+        tables.append(table)
+    found = correlations(np.stack(tables))
+    known = found[np.isfinite(found)]
+    if len(known) == 0:
         return Estimate(None, reason="no two judges with right and wrong answers on planted pairs")
     reason = "" if len(known) == len(found) else f"from {len(known)} of {len(found)} pairs of judges"
-    return Estimate(float(effective_number(len(said), np.array(np.mean(known)))), reason=reason)
+    return Estimate(float(effective_number(len(verdicts), np.array(known.mean()))), reason=reason)
 
 
 def _calibration(judge: str, planted: Sequence[Presentation], said: Mapping[str, Verdict], easiest: str) -> Calibration:

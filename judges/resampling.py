@@ -4,13 +4,15 @@ What a resample draws is counted by kind: unit pairs of one method pair and toke
 told apart, so drawing them with replacement is one multinomial draw of how often each kind comes. A thousand resamples
 are then one product of matrices, and every method's numbers come from the same resample.
 
-- `unit_pair` draws unit pairs inside each (method pair, token seed), with both orders and all judges together. With n
-  unit pairs there, variances come out smaller by 1/n, as in every bootstrap inside strata.
+- `unit_pair` draws unit pairs inside each (method pair, token seed), with both orders and all judges together: of the n
+  there it draws n - 1, each of weight n / (n - 1), because n draws make variances too small by 1/n (Rao and Wu 1988,
+  "Resampling inference with complex survey data").
 - `presentation` draws single presentations from all of them, as the paper's intervals do: its widths are those of
   independent presentations, which the two orders of one unit pair are not.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -104,10 +106,12 @@ def resampled_unit_pairs(ended: Outcomes, n_methods: int, n_resamples: int, seed
     kinds, counts = _kinds(ended)
     rng = np.random.default_rng(seed)
     draws = np.zeros((n_resamples, len(counts)))
-    starts = np.flatnonzero(np.any(np.diff(kinds[:, :3], axis=0, prepend=-(2**62)) != 0, axis=1))
-    for start, stop in zip(starts, [*starts[1:], len(counts)], strict=True):
+    starts = np.flatnonzero(np.any(np.diff(kinds[:, :3], axis=0, prepend=-(2**62)) != 0, axis=1)).tolist()
+    for start, stop in pairwise([*starts, len(counts)]):
         here = counts[start:stop]
-        draws[:, start:stop] = rng.multinomial(here.sum(), here / here.sum(), size=n_resamples)
+        n = int(here.sum())
+        n_drawn = max(n - 1, 1)
+        draws[:, start:stop] = n / n_drawn * rng.multinomial(n_drawn, here / n, size=n_resamples)
     return _tallies(kinds, draws, n_methods)
 
 
@@ -162,14 +166,15 @@ def _tallies(
         per_kind = np.zeros((len(kinds), n_methods, n_methods))
         at = np.arange(len(kinds))
         per_kind[at, first, second], per_kind[at, second, first] = forth, back
-        found = (draws @ per_kind.reshape(len(kinds), -1)).reshape(-1, n_methods, n_methods)
+        found = (draws @ per_kind.reshape(len(kinds), n_methods**2)).reshape(len(draws), n_methods, n_methods)
         return found[0] if first_only else found
 
-    flips = (wins_first == 1) & (wins_second == 1)
+    both_first, both_second = (wins_first == 2).astype(np.int64), (wins_second == 2).astype(np.int64)
+    flips = ((wins_first == 1) & (wins_second == 1)).astype(np.int64)
     return Tally(
         matrices(wins_first, wins_second),
         matrices(undecided, undecided),
-        matrices(wins_first == 2, wins_second == 2),
+        matrices(both_first, both_second),
         matrices(flips, flips),
     )
 

@@ -6,7 +6,7 @@ could not be read or named neither grid has no vote: a missing vote is never A, 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final
 
 import numpy as np
 from jaxtyping import Bool, Int, Int8
@@ -44,7 +44,7 @@ class Votes:
     choice: Int8[np.ndarray, "n judges"]
 
     @classmethod
-    def of(cls, presentations: Sequence[Presentation], verdicts: Mapping[str, Mapping[str, Verdict]]) -> Self:
+    def of(cls, presentations: Sequence[Presentation], verdicts: Mapping[str, Mapping[str, Verdict]]) -> "Votes":
         """The votes on the real presentations; planted ones are left out.
 
         The order of the presentations does not matter: votes stand by token seed, comparison and order, methods by id.

@@ -28,6 +28,7 @@ HOMES = {
     "numba": {"methods/clustering/compiled.py"},
     "ray": {"bench/executors.py"},
     "httpx2": {"judges/link.py"},
+    "matplotlib": {"judges/figures.py", "methods/sae.py"},
     "triton": {"methods/clustering/kernels.py"},
     "vllm": set(),
 }

@@ -16,7 +16,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 NAME = "tiny-judge"
-N_BLOCKS = {"gemma3": 240, "qwen3_vl_moe": 128}
+N_BLOCKS = {"gemma3": 240, "qwen3_vl_moe": 160}
 """The families, and a KV cache of some ten requests in blocks of 32 tokens: small beside a tournament, as real ones.
 
 Gemma-3 keeps two, one for its layers with a window.

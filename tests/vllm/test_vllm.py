@@ -69,7 +69,7 @@ class Tiny:
             "reask": False,
             "accept_failing": True,
             "n_at_once": 4,
-            "max_tokens": 1024,
+            "max_tokens": 512,
         }
         return Endpoint(name=self.family, model=NAME, urls=(self.url,), **chosen | options)
 
@@ -246,7 +246,7 @@ def test_a_small_tournament(tiny: Tiny, tmp_path: Path) -> None:
     assert {one.reply.prompt_tokens for one in stored} == {PROMPT_TOKENS[tiny.family]}
     choices = Counter(verdict.choice for verdict in verdicts.values())
     assert min(choices["A"], choices["B"]) > 0
-    assert choices["none"] <= 15
+    assert choices["none"] <= 30  # replies cut at max_tokens
 
     votes = Votes.of(drawn.presentations, {tiny.family: verdicts})
     (voter,) = agreement(votes, SETTINGS).voters
