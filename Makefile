@@ -1,6 +1,9 @@
 # Two commands for a machine with Python 3.11 or 3.12 and make:
 #   make leaderboard   makes the environment, runs the main job, prints the table and where it is
 #   make test          makes the environment, lints, types, checks the layers, runs the tests
+# and two for vision-language judges, whose server lives in an environment of its own:
+#   make judge-env     makes .venv-judges, with vLLM for a GPU
+#   make test-vllm     makes .venv-judges-cpu, with vLLM for a processor, and judges a small tournament with it
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,7 +13,10 @@ RUN := runs/quick
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: leaderboard test lint bench readme clean
+JUDGES := .venv-judges
+JUDGES_CPU := .venv-judges-cpu
+
+.PHONY: leaderboard test lint bench readme judge-env test-vllm clean
 
 leaderboard: $(VENV)/run
 	$(BIN)/eludebench run quick --out $(RUN)
@@ -39,6 +45,30 @@ readme: $(VENV)/dev
 	done
 	$(BIN)/python tests/test_readme.py
 
+judge-env: $(JUDGES)/ready
+
+# A real vLLM with tiny random judges: what is tested is the wire, not what they say.
+test-vllm: $(VENV)/dev $(JUDGES_CPU)/ready
+	ELUDEBENCH_VLLM=$(CURDIR)/$(JUDGES_CPU) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s tests/vllm
+
+$(JUDGES)/ready: judges/serving-requirements.txt
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 or 3.12 found; install one, or name it: make PYTHON=/path/to/python"; exit 2; }
+	@echo "making $(JUDGES) with $(PYTHON): vLLM and its CUDA libraries, about 10 GB"
+	$(PYTHON) -m venv $(JUDGES)
+	$(JUDGES)/bin/pip install --quiet --disable-pip-version-check -r judges/serving-requirements.txt
+	touch $@
+
+$(JUDGES_CPU)/ready: judges/serving-cpu-requirements.txt
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 or 3.12 found; install one, or name it: make PYTHON=/path/to/python"; exit 2; }
+	@echo "making $(JUDGES_CPU) with $(PYTHON): 3.5 GB, some minutes"
+	@$(PYTHON) -m venv $(JUDGES_CPU)
+	@$(JUDGES_CPU)/bin/pip install --quiet --disable-pip-version-check -r judges/serving-cpu-requirements.txt \
+		|| { echo "test-vllm cannot run here: pip did not get what judges/serving-cpu-requirements.txt names (above)."; \
+		echo "It needs a CPU build of torch: name PyTorch's CPU index in PIP_EXTRA_INDEX_URL, or a folder with the wheel"; \
+		echo "in PIP_FIND_LINKS, and run it again. No other test depends on it."; exit 2; }
+	@$(JUDGES_CPU)/bin/pip uninstall --quiet --yes torchaudio torchcodec
+	touch $@
+
 $(VENV)/python:
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 or 3.12 found; install one, or name it: make PYTHON=/path/to/python"; exit 2; }
 	@echo "making $(VENV) with $(PYTHON): about 6 GB, some minutes, most of it torch and its CUDA libraries"
@@ -54,4 +84,4 @@ $(VENV)/dev: $(VENV)/run
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(JUDGES) $(JUDGES_CPU) runs
