@@ -116,6 +116,7 @@ class Asked:
     passes: ClassVar[int] = 1
 
     def __call__(self, facts: EvaluationFacts) -> Showing:
+        """The metric, for one decomposition."""
         return Showing(self.found, facts)
 
 

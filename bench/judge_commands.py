@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench import UsageError
-from bench.registry import Registry, suite_path
+from bench.registry import Registry, suite_path, unknown
 from bench.terminal import NO_PLUGINS, CacheDir, Json, Plugins, Quiet, SuiteName, resolved, show, tell, waiting
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ PanelName = Annotated[str, typer.Option("--panel", help="A shipped panel, or the
 Accept = Annotated[
     list[str], typer.Option("--accept", metavar="JUDGE", help="Use it although it fails its calibration; repeatable.")
 ]
+Asking = Annotated[
+    list[str], typer.Option("--judge", metavar="JUDGE", help="Ask this one of the panel only; repeatable.")
+]
 NOBODY: list[str] = []
 FORMATS = ("md", "json")
 
@@ -34,6 +37,7 @@ def judge_run(
     suite: SuiteName,
     panel: PanelName = "proxy",
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the run; runs/SUITE if not given.")] = None,
+    judge: Asking = NOBODY,
     accept: Accept = NOBODY,
     plugin: Plugins = NO_PLUGINS,
     cache: CacheDir = None,
@@ -50,7 +54,7 @@ def judge_run(
         loaded = load_suite(suite, Registry(plugin))
     folder = out or Path("runs") / loaded.name
     start = StartWorkshop(resolved(plugin), cache or default_cache())
-    found, failed = judged(loaded, folder, panel, start, plugin, is_quiet=quiet or as_json, accept=accept)
+    found, failed = judged(loaded, folder, panel, start, plugin, is_quiet=quiet or as_json, only=judge, accept=accept)
     if as_json:
         from bench.conclusions import told
 
@@ -71,27 +75,32 @@ def judged(
     plugins: list[Path],
     *,
     is_quiet: bool,
+    only: list[str] = NOBODY,
     accept: list[str] = NOBODY,
 ) -> tuple[list["Conclusion"], list[str]]:
     """Ask a panel about a run and put what it found into the run; also what each judge that failed said."""
     with waiting("reading the panel"):
         from bench.conclusions import concluded, record, written
-        from bench.judging import judge, where_of
+        from bench.judging import ask, where_of
         from bench.lanes import Task
         from bench.panels import load_panel
         from bench.progress import Display
 
         chosen = load_panel(panel, Registry(plugins))
     names = {one.name for one in chosen.judges}
-    if not names.issuperset(accept):
-        raise UsageError(f"--accept: got {', '.join(accept)}; expected judges of the panel: {', '.join(sorted(names))}")
+    for option, given in (("--accept", accept), ("--judge", only)):
+        for name in given:
+            if name not in names:
+                raise UsageError(f"{option} {unknown('judge', name, names, 'the panel')}")
     display, task = Display(1, is_quiet=is_quiet), Task("judging", f"panel {chosen.name}", ())
 
     def report(what: str, done: int, total: int) -> None:
         display.progressed(task, what, done, total)
 
     with display:
-        asked = judge(start.workshop(report, display.said), suite, folder, chosen, report, display.said, accept=accept)
+        asked = ask(
+            start.workshop(report, display.said), suite, folder, chosen, report, display.said, only=only, accept=accept
+        )
     found = [concluded(where_of(folder, chosen.name, site)) for site in asked]
     for one in found:
         written(one)
@@ -161,3 +170,39 @@ def judge_reparse(run_dir: RunDir, panel: PanelName = "proxy", as_json: Json = F
     for site, judges in changed.items():
         for judge, n in judges.items():
             print(f"{site}: {judge}: {n} verdicts are read otherwise than before")
+
+
+@app.command("serve")
+def judge_serve(
+    name: Annotated[str, typer.Argument(metavar="JUDGE", help="One of the paper's judges.")],
+    port: Annotated[int, typer.Option(help="Where it listens, on this machine.")] = 8000,
+    revision: Annotated[str | None, typer.Option(help="Commit of the weights.")] = None,
+    tensor_parallel: Annotated[int, typer.Option(help="GPUs that share the weights.")] = 1,
+    memory: Annotated[float | None, typer.Option(help="Share of the GPU's memory; vLLM's own if not given.")] = None,
+    starts: Annotated[bool, typer.Option("--run", help="Start it, and wait until it ends.")] = False,
+    env: Annotated[Path, typer.Option("--env", help="The environment that has vLLM.")] = Path(".venv-judges"),
+) -> None:
+    """Print the command that serves one of the paper's judges, or start it."""
+    from judges.serving import serve_command, shell_line, start
+
+    try:
+        words = serve_command(
+            name, port=port, revision=revision, tensor_parallel=tensor_parallel, gpu_memory_utilization=memory
+        )
+        if starts:
+            raise typer.Exit(start(words, env))
+    except (LookupError, ValueError) as error:
+        raise UsageError(str(error.args[0])) from error
+    print(shell_line(words))
+
+
+@app.command("cost")
+def judge_cost(
+    methods: Annotated[int, typer.Option(min=2, help="Methods that are compared.")] = 10,
+    unit_pairs: Annotated[int, typer.Option(min=1, help="Unit pairs of every two methods and token seed.")] = 50,
+    token_seeds: Annotated[int, typer.Option(min=1, help="Token seeds.")] = 3,
+) -> None:
+    """Print what the paper's judges would cost: calls, tokens and expected hours, computed and not measured."""
+    from judges.costs import cost_table, n_presentations
+
+    print(cost_table([n_presentations(methods, unit_pairs=unit_pairs, token_seeds=token_seeds)]))

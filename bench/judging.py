@@ -142,7 +142,10 @@ def drawn_for(workshop: Workshop, contest: Contest, settings: Settings) -> tuple
             )
         )
     labels = None if dataset.test.labels is None else dataset.test.labels.cpu().numpy()
-    parts.append(planted(labels, site=contest.site.label, settings=settings, stream=stream, digest=identify))
+    n = len(dataset.test)
+    parts.append(
+        planted(labels, site=contest.site.label, settings=settings, stream=stream, digest=identify, n_images=n)
+    )
     return contest, merged(parts)
 
 
@@ -169,13 +172,14 @@ def where_of(folder: Path, panel: str, site: str) -> Path:
     return folder / FOLDER / panel / plain
 
 
-def judge(
+def ask(
     workshop: Workshop,
     suite: Suite,
     folder: Path,
     panel: Panel,
     report: Callable[[str, int, int], None],
     say: Callable[[str], None],
+    only: Sequence[str] = (),
     accept: Sequence[str] = (),
 ) -> dict[str, list[Asked]]:
     """Ask the panel what it was not asked yet, at every site; returns what came of it, by the site's label.
@@ -187,47 +191,54 @@ def judge(
         panel: Who judges.
         report: Told what is done, how much of it, of how much.
         say: Told what a person should know.
+        only: Names of the judges to ask; none asks all. What others have answered counts all the same.
         accept: Judges that are used although they fail their calibration.
 
     Raises:
         UsageError: There is nothing to compare, or a judge is not ready.
     """
     asked: dict[str, list[Asked]] = {}
+    judges = [one for one in panel.judges if not only or one.name in only]
     for found in contests(suite, folder):
         contest, drawn = drawn_for(workshop, found, panel.settings)
-        for label, reason in contest.left_out.items():
-            say(f"{contest.site.label}: {label} is not compared: {reason}")
-        where = where_of(folder, panel.name, contest.site.label)
-        manifest = manifest_of(workshop, contest, drawn, panel.settings)
-        try:
-            n_new = manifest.save(where).new
-        except ManifestError as error:  # another pool, or other settings: replies are known by what they are to
-            say(f"{error}; it is drawn anew, and replies that fit are kept")
-            (where / HEADER).unlink(missing_ok=True)
-            n_new = manifest.save(where).new
-        context_of(suite, contest, panel, accept).save(where)
-        n = len(drawn.presentations)
-        say(f"{contest.site.label}: {len(contest.cells)} methods, {n} presentations, {n_new} of them new")
-        split = workshop.dataset(contest.site).test
-
-        def pixels(rows: Sequence[int], split: Any = split) -> UInt8[np.ndarray, "rows 3 height width"]:
-            return np.asarray(split.images(torch.as_tensor(list(rows))).numpy())
-
-        kept = where / PICTURES if panel.kind == "llm_panel" else None  # those of a proxy panel are made in no time
-        grids = Grids(kept, pixels, manifest.recipes, panel.settings.cell_px)
         site = contest.site.label
+        for label, reason in contest.left_out.items():
+            say(f"{site}: {label} is not compared: {reason}")
+        where = where_of(folder, panel.name, site)
+        manifest = saved(manifest_of(workshop, contest, drawn, panel.settings), where, say)
+        context_of(suite, contest, panel, accept).save(where)
+        say(f"{site}: {len(contest.cells)} methods, {len(drawn.presentations)} presentations")
 
         def told(name: str, done: int, total: int, site: str = site) -> None:
             report(f"{site}: {name}", done, total)
 
-        sitting = ask_panel(
-            panel.judges, manifest.presentations, grids.png, where / REPLIES, told, seed=panel.settings.seed
-        )
+        kept = where / PICTURES if panel.kind == "llm_panel" else None  # those of a proxy panel are made in no time
+        grids = Grids(kept, pixels_of(workshop, contest.site), manifest.recipes, panel.settings.cell_px)
+        sitting = ask_panel(judges, manifest.presentations, grids.png, where / REPLIES, told, seed=panel.settings.seed)
         try:
             asked[site] = asyncio.run(sitting)
         except (JudgeError, RepliesError) as error:
             raise UsageError(str(error)) from error
     return asked
+
+
+def saved(manifest: Manifest, where: Path, say: Callable[[str], None]) -> Manifest:
+    """The manifest, written. Where another tournament was drawn there before, replies that fit are kept."""
+    try:
+        manifest.save(where)
+    except ManifestError as error:
+        say(f"{error}; it is drawn anew, and replies that fit are kept")
+        (where / HEADER).unlink(missing_ok=True)
+        manifest.save(where)
+    return manifest
+
+
+def pixels_of(
+    workshop: Workshop, site: SiteSpec
+) -> Callable[[Sequence[int]], UInt8[np.ndarray, "some 3 height width"]]:
+    """Reads images of the evaluation split by index, as the backbone sees them."""
+    split = workshop.dataset(site).test
+    return lambda rows: np.asarray(split.images(torch.as_tensor(list(rows))).numpy())
 
 
 def manifest_of(workshop: Workshop, contest: Contest, drawn: Drawn, settings: Settings) -> Manifest:

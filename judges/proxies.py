@@ -37,7 +37,7 @@ class ProxyJudge:
 
     def __post_init__(self) -> None:
         if self.name not in WAYS:
-            raise JudgeError(f"proxy: got {self.name!r}; expected one of {', '.join(WAYS)}; choose one of these")
+            raise ValueError(f"name: got {self.name!r}; expected one of {', '.join(WAYS)}; choose one of these")
 
     async def prepare(self) -> Mapping[str, Any]:
         """Name and version of the features: all that the replies follow from."""

@@ -214,6 +214,15 @@ def test_a_judge_that_stops_leaves_the_others_and_is_told_of(judged: Bench, copy
         judged.judge(copy, panel, (plugin,))
 
 
+def test_judges_may_be_asked_one_after_the_other(judged: Bench, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    judged.run(folder)
+    suite, start = load_suite(str(judged.suite), Registry()), StartWorkshop((), judged.cache)
+    for name in ("filters", "pixels"):
+        judge_commands.judged(suite, folder, str(judged.panel), start, [], is_quiet=True, only=[name])
+    assert rendered(folder, "proxy_verdicts", "csv") == rendered(judged.folder, "proxy_verdicts", "csv")
+
+
 def test_nothing_to_compare_is_an_error_before_anything_is_done(judged: Bench, tmp_path: Path) -> None:
     suite = load_suite(str(judged.suite), Registry())
     with pytest.raises(UsageError, match=r"holds no run\.json"):
@@ -242,7 +251,7 @@ def test_an_unknown_panel_or_judge_is_named(judged: Bench) -> None:
     assert panels_of(judged.folder) == ["mine"]
     with pytest.raises(UsageError, match="expected one of: mine"):
         sites_of(judged.folder, "other")
-    with pytest.raises(UsageError, match="--accept: got nobody"):
+    with pytest.raises(UsageError, match="--accept judge: got 'nobody'"):
         judge_commands.judged(
             load_suite(str(judged.suite), Registry()),
             judged.folder,
