@@ -137,7 +137,7 @@ def status(run_dir: RunDir, as_json: Json = False) -> None:
 
 @app.command()
 def table(
-    name: Annotated[str, typer.Argument(help="leaderboard, properties or sweep.")],
+    name: Annotated[str, typer.Argument(help="leaderboard, verdicts, structure, ...; README has them all.")],
     run_dir: RunDir,
     form: Annotated[str, typer.Option("--format", help="md or csv.")] = "md",
 ) -> None:

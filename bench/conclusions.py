@@ -143,8 +143,13 @@ def identity_of(one: Conclusion, method: str) -> str:
     return digest({**parts, **one.manifest.fingerprints, "method": method})[:16]
 
 
-def record(folder: Path, found: Sequence[Conclusion]) -> None:
+def record(folder: Path, found: Sequence[Conclusion], seconds: float | None = None) -> None:
     """Put what was found into the ledger of the run, and into its plan, so that tables show it.
+
+    Args:
+        folder: The run.
+        found: What one panel found, site by site.
+        seconds: How long asking took; None where nobody was asked.
 
     Raises:
         LedgerError, StorageError: They cannot be written.
@@ -158,7 +163,8 @@ def record(folder: Path, found: Sequence[Conclusion]) -> None:
                 ledger.append_cell(group)
             entries.append(entry_of(one))
     plan.pop("schema", None)
-    write_plan(folder, plan | {"judged": entries})
+    took = {} if seconds is None else {"took": plan.get("took", {}) | {"judging_seconds": seconds}}
+    write_plan(folder, plan | {"judged": entries} | took)
 
 
 def entry_of(one: Conclusion) -> dict[str, Any]:

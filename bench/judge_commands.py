@@ -1,5 +1,6 @@
 """The commands about judges: ask a panel about a run, print what it found, read old replies again, start a server."""
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -97,6 +98,7 @@ def judged(
     def report(what: str, done: int, total: int) -> None:
         display.progressed(task, what, done, total)
 
+    began = time.perf_counter()
     with display:
         asked = ask(
             start.workshop(report, display.said), suite, folder, chosen, report, display.said, only=only, accept=accept
@@ -104,7 +106,8 @@ def judged(
     found = [concluded(where_of(folder, chosen.name, site)) for site in asked]
     for one in found:
         written(one)
-    record(folder, found)
+    is_new = any(one.n_answered for panel_of_site in asked.values() for one in panel_of_site)
+    record(folder, found, time.perf_counter() - began if is_new else None)
     failed = [
         f"{site}: {one.judge} stopped after {one.n_before + one.n_answered} of {one.n_presentations}: {one.failed}"
         for site, panel_of_site in asked.items()

@@ -34,6 +34,7 @@ IN_README = {
     "leaderboard": lambda: rendered(RUN, "leaderboard", "md"),
     "measured": lambda: measured(),
     "properties": lambda: rendered(PROPERTIES, "properties", "md"),
+    "proxy_verdicts": lambda: rendered(RUN, "proxy_verdicts", "md"),
 }
 """What stands in the top-level README; the tables of these folders are not shown again beside the records."""
 SHOWN = ("quick", "properties")
@@ -84,8 +85,9 @@ def measured() -> str:
     took = read_plan(RUN)["took"]
     record = records_of_run()[0]
     versions = ", ".join(f"{name} {record.versions[name]}" for name in ("torch", "timm", "hdbscan", "overcomplete"))
+    minutes = (took["seconds"] + took["judging_seconds"]) / 60
     return (
-        f"After installation this took {took['seconds'] / 60:.1f} minutes in {took['workers']} processes "
+        f"After installation this took {minutes:.1f} minutes in {took['workers']} processes "
         f"({record.device}; Python {record.versions['python']}, {versions})."
     )
 
