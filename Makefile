@@ -16,7 +16,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
 JUDGES := .venv-judges
 JUDGES_CPU := .venv-judges-cpu
 
-.PHONY: leaderboard test lint bench readme judge-env test-vllm clean
+.PHONY: leaderboard test lint bench readme judge-env judge-env-cpu test-vllm clean
 
 leaderboard: $(VENV)/run
 	$(BIN)/eludebench run quick --out $(RUN)
@@ -46,6 +46,8 @@ readme: $(VENV)/dev
 	$(BIN)/python tests/test_readme.py
 
 judge-env: $(JUDGES)/ready
+
+judge-env-cpu: $(JUDGES_CPU)/ready
 
 # A real vLLM with tiny random judges: what is tested is the wire, not what they say.
 test-vllm: $(VENV)/dev $(JUDGES_CPU)/ready

@@ -81,7 +81,7 @@ def judged(
 ) -> tuple[list["Conclusion"], list[str]]:
     """Ask a panel about a run and put what it found into the run; also what each judge that failed said."""
     with waiting("reading the panel"):
-        from bench.conclusions import concluded, record, written
+        from bench.conclusions import changes, concluded, record, written
         from bench.judging import ask, where_of
         from bench.lanes import Task
         from bench.panels import load_panel
@@ -105,6 +105,7 @@ def judged(
         )
     found = [concluded(where_of(folder, chosen.name, site)) for site in asked]
     for one in found:
+        changes(one)
         written(one)
     is_new = any(one.n_answered for panel_of_site in asked.values() for one in panel_of_site)
     record(folder, found, time.perf_counter() - began if is_new else None)

@@ -7,6 +7,7 @@ picture a prompt, too short a context, a judge that answers by position.
 
 import asyncio
 import hashlib
+import json
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from urllib.parse import urlsplit
 
 from judges.protocol import PROMPT, Attempt, Choice, JudgeError, JudgeKind, Reply
 from judges.reading import READER_VERSION, read
-from judges.wire import Body, check_grids, response_format
+from judges.wire import SCHEMA, Body, check_grids, response_format
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ class Endpoint:
             **{option: getattr(self, option) for option in options},
             **told,
             "n_urls": len(self.urls),
-            "prompt": hashlib.sha256(PROMPT.encode()).hexdigest()[:16],
+            "prompt": hashlib.sha256(json.dumps([PROMPT, SCHEMA]).encode()).hexdigest()[:16],
             "reader_version": READER_VERSION,
         }
 

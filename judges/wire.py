@@ -16,8 +16,8 @@ PNG = b"\x89PNG\r\n\x1a\n"
 SCHEMA = {
     "type": "object",
     "properties": {
-        "reasoning_a": {"type": "string"},
-        "reasoning_b": {"type": "string"},
+        "reasoning_a": {"type": "string", "maxLength": 600},  # both end well before 512 tokens do
+        "reasoning_b": {"type": "string", "maxLength": 600},
         "answer": {"type": "string", "enum": ["A", "B"]},
     },
     "required": ["reasoning_a", "reasoning_b", "answer"],
