@@ -15,6 +15,9 @@ from judges.protocol import JudgeError, JudgeKind, Reply
 
 _DECIMALS: Final = 6  # coarser than what a sum in another order changes
 
+_SEEN: Final[dict[str, Mapping[str, float]]] = {}
+"""Scores of all three kinds by hash of the picture: judges of one process read each grid once between them."""
+
 
 @dataclass(frozen=True)
 class ProxyJudge:
@@ -27,13 +30,11 @@ class ProxyJudge:
         name: What likeness is: a name in `judges.coherence.WAYS`.
         kind: Always "proxy".
         n_at_once: One: it computes, and waits for nobody.
-        scores: Scores of all three kinds by hash of the picture, so that judges who share it read each grid once.
     """
 
     name: str
     kind: JudgeKind = field(default="proxy", init=False)
     n_at_once: int = field(default=1, init=False)
-    scores: dict[str, dict[str, float]] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.name not in WAYS:
@@ -61,18 +62,17 @@ class ProxyJudge:
             JudgeError: It is no picture.
         """
         key = hashlib.sha256(grid).hexdigest()
-        if key not in self.scores:
+        if key not in _SEEN:
             try:
-                self.scores[key] = {name: round(value, _DECIMALS) for name, value in coherences(grid).items()}
+                _SEEN[key] = {name: round(value, _DECIMALS) for name, value in coherences(grid).items()}
             except ValueError as error:
                 raise JudgeError(f"{self.name}: {error}") from error
-        return self.scores[key][self.name]
+        return _SEEN[key][self.name]
 
 
 def proxy_panel() -> tuple[ProxyJudge, ...]:
-    """The three proxy judges; they read each grid once between them."""
-    scores: dict[str, dict[str, float]] = {}
-    return tuple(ProxyJudge(name, scores=scores) for name in WAYS)
+    """The three proxy judges."""
+    return tuple(ProxyJudge(name) for name in WAYS)
 
 
 def _words(score: float) -> str:

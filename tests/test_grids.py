@@ -100,8 +100,9 @@ def test_pictures_are_made_once(tmp_path: Path, kept: bool) -> None:
         assert sorted(path.name for path in (tmp_path / "grids").iterdir()) == sorted(f"{name}.png" for name in table)
 
 
-def test_memory_holds_a_few_pictures_only() -> None:
+def test_memory_holds_a_few_pictures_only(monkeypatch: pytest.MonkeyPatch) -> None:
     table = recipes(40)
+    monkeypatch.setattr("judges.grids._HELD_BYTES", 20 * len(Grids(None, pixels, table, CELL).png(next(iter(table)))))
     grids = Grids(None, pixels, table, CELL)
     for digest in table:
         grids.png(digest)

@@ -18,6 +18,7 @@ from PIL import Image
 from scipy.spatial.distance import cosine, pdist
 
 from bench.datasets import Photos, Shapes
+from judges import proxies
 from judges.coherence import BLANK, SIDE, WAYS, cells_of, coherences, halved, histogram, likeness
 from judges.grids import grid_digest, grid_png
 from judges.planted import BLANK as ONE_BLANK
@@ -144,15 +145,18 @@ def test_replies_are_the_same_in_another_process() -> None:
     assert done.stdout.decode().strip() == repr(mine)
 
 
-def test_judges_of_a_panel_read_a_grid_once() -> None:
-    panel = proxy_panel()
-    for judge in panel:
-        asked(judge, ALIKE, UNLIKE)
-    assert len(panel[0].scores) == 2
-    assert all(judge.scores is panel[0].scores for judge in panel)
-    assert ProxyJudge("pixels").scores == {}
-    assert ProxyJudge("pixels") == panel[0]
-    assert ProxyJudge("pixels").score(ALIKE) == panel[0].score(ALIKE)
+def test_judges_of_a_panel_read_a_grid_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[bytes] = []
+
+    def noted(grid: bytes) -> dict[str, float]:
+        read.append(grid)
+        return coherences(grid)
+
+    monkeypatch.setattr(proxies, "coherences", noted)
+    monkeypatch.setattr(proxies, "_SEEN", {})
+    for judge in (*proxy_panel(), ProxyJudge("pixels")):
+        asyncio.run(judge.compare(ALIKE, UNLIKE))
+    assert read == [ALIKE, UNLIKE]
 
 
 @pytest.mark.parametrize("grid", [b"", b"no picture", ALIKE[:100], ALIKE[:-200]], ids=["empty", "text", "head", "cut"])
