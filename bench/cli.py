@@ -63,8 +63,8 @@ def run(
     folder = out or Path("runs") / loaded.name
     start = StartWorkshop(resolved(plugin), cache or default_cache(), threads_of_a_lane(workers))
     states = run_suite(loaded, folder, start, only=only, n_lanes=workers, is_quiet=quiet or as_json)
-    broken = judge_commands.judged_at_the_end(loaded, folder, start, plugin, is_quiet=quiet or as_json)
     files = [(folder / f"{name}.{form}", name, form) for name in loaded.tables for form in ("md", "csv")]
+    broken = judge_commands.judged_at_the_end(loaded, folder, start, plugin, is_quiet=quiet or as_json)
     for path, name, form in files:
         write_text(path, rendered(folder, name, form))
     first = files[0][0]
@@ -224,8 +224,10 @@ def main() -> None:
 def stop_for(error: Exception) -> NoReturn:
     """Leave where something cannot be written; anything unforeseen keeps its traceback."""
     from bench.cache import StorageError
+    from judges.manifest import ManifestError
+    from judges.replies import RepliesError
     from results.ledger import LedgerError
 
-    if isinstance(error, StorageError | LedgerError):
+    if isinstance(error, StorageError | LedgerError | ManifestError | RepliesError):
         stop(1, str(error))
     raise error

@@ -5,7 +5,7 @@ replies can be read again at any time, by a newer reader too.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -22,8 +22,9 @@ from judges.markdown import report_markdown
 from judges.planted import EASIEST
 from judges.protocol import Verdict
 from judges.reading import READER_VERSION, read
-from judges.replies import read_replies
+from judges.replies import StoredReply, read_replies, stored_identity
 from judges.report import Report, as_json, report, warnings
+from results.layout import Seeds
 from results.ledger import Ledger
 from results.records import COMPLETE, STATUS, Record
 
@@ -52,6 +53,11 @@ class Conclusion:
     identities: Mapping[str, Mapping[str, Any]]
     report: Report
 
+    @property
+    def kind(self) -> Seeds:
+        """What kind of panel gave the replies: of vision-language models only where each of them says it is one."""
+        return "llm_panel" if set(self.report.kinds.values()) == {"vlm"} else "proxy_panel"
+
 
 def panels_of(folder: Path) -> list[str]:
     """The panels that a run was judged by."""
@@ -65,6 +71,7 @@ def sites_of(folder: Path, panel: str) -> list[Path]:
     Raises:
         UsageError: The run was not judged by it.
     """
+    panel = Path(panel).stem if panel.endswith(".toml") else panel
     root = folder / FOLDER / panel
     found = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
     if not found:
@@ -79,24 +86,26 @@ def sites_of(folder: Path, panel: str) -> list[Path]:
 def concluded(where: Path) -> Conclusion:
     """What the stored replies of one site come to, read by the reader of this version."""
     manifest, context = load(where), Context.load(where)
-    verdicts = {name: verdicts_in(where / REPLIES, name) for name in context.judges}
+    replies = where / REPLIES
+    verdicts = {name: verdicts_in(replies, name, reask=manifest.settings.reask) for name in context.judges}
+    identities = {name: stored_identity(replies, name) for name in context.judges}
     found = report(
         manifest.presentations,
         verdicts,
         manifest.settings,
         title=f"{context.suite}, {context.site}",
-        kinds=context.judges,
+        kinds={name: identities[name].get("kind", kind) for name, kind in context.judges.items()},
         labels=dict(manifest.pool),
         easiest=EASIEST,
         accepted=context.accepted,
+        notes=manifest.notes,
     )
-    identities = {name: identity_in(where / REPLIES, name) for name in context.judges}
     return Conclusion(where, context, manifest, verdicts, identities, found)
 
 
 def written(one: Conclusion) -> None:
     """Write the report of a site beside its replies: `report.md`, `report.json`, `report.svg`, `report.png`."""
-    write_text(one.folder / "report.md", report_markdown(one.report))
+    write_text(one.folder / "report.md", f"{report_markdown(one.report)}\n{requests_markdown(one)}")
     write_text(one.folder / "report.json", json.dumps(told(one), indent=1, allow_nan=False) + "\n")
     figure = report_figure(one.report)
     for ending in ("svg", "png"):
@@ -106,23 +115,57 @@ def written(one: Conclusion) -> None:
 def told(one: Conclusion) -> dict[str, Any]:
     """A conclusion as JSON values."""
     context = asdict(one.context)
-    return {"pool": one.manifest.pool_id, "run": context, "identities": dict(one.identities), **as_json(one.report)}
+    own = {"run": context, "identities": dict(one.identities), "requests": requests_of(one)}
+    return {"pool": one.manifest.pool_id, **own, **as_json(one.report)}
 
 
-def verdicts_in(folder: Path, judge: str) -> dict[str, Verdict]:
-    """What a judge's stored replies say; of several to one presentation, the first that can be read, else the last."""
+def verdicts_in(folder: Path, judge: str, *, reask: bool) -> dict[str, Verdict]:
+    """What a judge's stored replies say; of several to one presentation, the first that can be read, else the last.
+
+    Where the settings do not ask again, only first replies count, whatever else is stored.
+    """
     found: dict[str, Verdict] = {}
-    path = folder / f"{judge}.jsonl"
-    for one in read_replies(path) if path.exists() else ():
+    for one in stored(folder, judge):
+        if one.reply.attempt != "first" and not reask:
+            continue
         if one.presentation_id not in found or found[one.presentation_id].rung == "invalid":
             found[one.presentation_id] = read(one.reply.text)
     return found
 
 
-def identity_in(folder: Path, judge: str) -> dict[str, Any]:
-    """What a judge's replies follow from, as it said itself; empty where it was not asked yet."""
-    path = folder / f"{judge}.identity.json"
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+def stored(folder: Path, judge: str) -> Iterator[StoredReply]:
+    """A judge's replies; none where it was not asked yet."""
+    path = folder / f"{judge}.jsonl"
+    return read_replies(path) if path.exists() else iter(())
+
+
+def requests_of(one: Conclusion) -> dict[str, dict[str, int | None]]:
+    """Of each judge how many replies there are, how many were asked for again, and the tokens of the requests.
+
+    Tokens are null where the server does not count them.
+    """
+    found: dict[str, dict[str, int | None]] = {}
+    for judge in one.context.judges:
+        replies = [each.reply for each in stored(one.folder / REPLIES, judge)]
+        counts: dict[str, int | None] = {
+            "replies": len(replies),
+            "asked_again": sum(reply.attempt != "first" for reply in replies),
+        }
+        for name in ("prompt_tokens", "cached_tokens", "completion_tokens"):
+            known = [value for reply in replies if (value := getattr(reply, name)) is not None]
+            counts[name] = sum(known) if known else None
+        found[judge] = counts
+    return found
+
+
+def requests_markdown(one: Conclusion) -> str:
+    """The same as a table; what a server's caches saved is the share of prompt tokens that they held."""
+    lines = ["## Requests", "", "| judge | replies | asked again | prompt tokens | of these cached | reply tokens |"]
+    lines.append("| --- | ---: | ---: | ---: | ---: | ---: |")
+    for judge, counts in requests_of(one).items():
+        cells = ["–" if value is None else f"{value:,}" for value in counts.values()]
+        lines.append(f"| {judge} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def changes(one: Conclusion) -> dict[str, int]:
@@ -143,8 +186,10 @@ def identity_of(one: Conclusion, method: str) -> str:
     return digest({**parts, **one.manifest.fingerprints, "method": method})[:16]
 
 
-def record(folder: Path, found: Sequence[Conclusion], seconds: float | None = None) -> None:
+def record(folder: Path, found: Sequence[Conclusion], seconds: float | None = None) -> list[Conclusion]:
     """Put what was found into the ledger of the run, and into its plan, so that tables show it.
+
+    What was found of methods that are no longer the run's is left out, and returned.
 
     Args:
         folder: The run.
@@ -154,31 +199,48 @@ def record(folder: Path, found: Sequence[Conclusion], seconds: float | None = No
     Raises:
         LedgerError, StorageError: They cannot be written.
     """
-    plan = read_plan(folder)
-    groups = outcomes(folder)
-    entries = [one for one in plan.get("judged", []) if one["kind"] not in {c.context.kind for c in found}]
     with Ledger(folder / LEDGER) as ledger:
-        for one in found:
+        plan, groups = read_plan(folder), outcomes(folder)
+        there = {cell["id"] for cell in plan["cells"]}
+        current = [one for one in found if there.issuperset(cells_of(one))]
+        entries = [one for one in plan.get("judged", []) if one["kind"] not in {each.kind for each in current}]
+        for one in current:
             for group in records_of(one, groups):
-                ledger.append_cell(group)
+                if not is_known(group, groups.get(group[0].cell, [])):
+                    ledger.append_cell(group)
             entries.append(entry_of(one))
-    plan.pop("schema", None)
-    took = {} if seconds is None else {"took": plan.get("took", {}) | {"judging_seconds": seconds}}
-    write_plan(folder, plan | {"judged": entries} | took)
+        plan.pop("schema", None)
+        took = {} if seconds is None else {"took": plan.get("took", {}) | {"judging_seconds": seconds}}
+        write_plan(folder, plan | {"judged": entries} | took)
+    return [one for one in found if one not in current]
+
+
+def cells_of(one: Conclusion) -> list[str]:
+    """The cells that were compared."""
+    return sorted(cell for cells in one.context.cells.values() for cell in cells)
+
+
+def is_known(group: Sequence[Record], before: Sequence[Record]) -> bool:
+    """Whether the ledger ends with the same values already."""
+
+    def said(records: Sequence[Record]) -> list[Any]:
+        return [(one.metric, one.value, one.low, one.high, one.n, one.reason, one.notes) for one in records]
+
+    return said(group) == said(before)
 
 
 def entry_of(one: Conclusion) -> dict[str, Any]:
     """What the plan says of it: where the columns of the tables find their values."""
     context = one.context
-    caption = captioned(context.kind, list(context.judges), one.manifest.settings.unit_pairs, one.report.ranking.seeds)
+    caption = captioned(one.kind, list(context.judges), one.manifest.settings.unit_pairs, one.report.ranking.seeds)
     return {
-        "kind": context.kind,
+        "kind": one.kind,
         "panel": context.panel,
         "site": context.site,
         "pool": one.manifest.pool_id,
         "caption": caption,
         "caveats": caveats(one),
-        "cells": sorted(cell for cells in context.cells.values() for cell in cells),
+        "cells": cells_of(one),
         "verdicts": {label: identity_of(one, method) for method, label in one.manifest.pool},
     }
 
@@ -186,10 +248,12 @@ def entry_of(one: Conclusion) -> dict[str, Any]:
 def caveats(one: Conclusion) -> list[str]:
     """What a reader of a table made from it has to know, in a few words; the report of the site has all of it."""
     accepted = one.context.accepted
-    bad = [each.judge for each in one.report.calibrations if each.gate.passed is False and each.judge not in accepted]
+    open_ones = [each for each in one.report.calibrations if each.judge not in accepted]
+    bad = [each.judge for each in open_ones if each.gate.passed is False]
+    untried = [each.judge for each in open_ones if each.gate.passed is None]
     unread = [judge for judge, counts in one.report.rungs.items() if counts["unanswered"]]
-    found = [f"at {one.context.site} {', '.join(bad)} did not pass calibration"] if bad else []
-    return found + ([f"at {one.context.site} {', '.join(unread)} did not answer everything"] if unread else [])
+    said = {"did not pass calibration": bad, "is not calibrated": untried, "did not answer everything": unread}
+    return [f"at {one.context.site} {', '.join(judges)} {what}" for what, judges in said.items() if judges]
 
 
 def records_of(one: Conclusion, groups: Mapping[str, Sequence[Record]]) -> list[list[Record]]:
@@ -197,8 +261,9 @@ def records_of(one: Conclusion, groups: Mapping[str, Sequence[Record]]) -> list[
 
     What is said of the method itself is taken from the records of its first cell.
     """
-    context, prefix = one.context, one.context.prefix
-    values = values_of(one.report.ranking, one.manifest.notes.methods, prefix)
+    context, prefix = one.context, "llm" if one.kind == "llm_panel" else "proxy"
+    caveat = "; ".join(caveats(one)) or None
+    values = values_of(one.report.ranking, one.manifest.notes.methods, prefix, caveat)
     notes: dict[str, Any] = {
         "machine": machine(),
         "pool": one.manifest.pool_id,

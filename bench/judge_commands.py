@@ -30,7 +30,10 @@ Asking = Annotated[
     list[str], typer.Option("--judge", metavar="JUDGE", help="Ask this one of the panel only; repeatable.")
 ]
 NOBODY: list[str] = []
+OTHER_METHODS = "judged of methods that are no longer the run's: the report is written, the tables are left as they are"
 FORMATS = ("md", "json")
+SERVED_AT = {"qwen3_vl_30b_a3b": 8001, "gemma3_27b": 8002, "internvl3_14b": 8003}
+"""Where the shipped panels expect the paper's judges."""
 
 
 @app.command("run")
@@ -108,7 +111,9 @@ def judged(
         changes(one)
         written(one)
     is_new = any(one.n_answered for panel_of_site in asked.values() for one in panel_of_site)
-    record(folder, found, time.perf_counter() - began if is_new else None)
+    left_out = record(folder, found, time.perf_counter() - began if is_new else None)
+    for one in left_out:
+        display.said(f"{one.context.site}: {OTHER_METHODS}")
     failed = [
         f"{site}: {one.judge} stopped after {one.n_before + one.n_answered} of {one.n_presentations}: {one.failed}"
         for site, panel_of_site in asked.items()
@@ -128,12 +133,17 @@ def judged_at_the_end(
     if not suite.panel:
         return []
     from bench.judging import contests
+    from judges.manifest import ManifestError
+    from judges.replies import RepliesError
 
     try:
         contests(suite, folder)
     except UsageError:
         return []
-    return judged(suite, folder, suite.panel, start, plugins, is_quiet=is_quiet)[1]
+    try:
+        return judged(suite, folder, suite.panel, start, plugins, is_quiet=is_quiet)[1]
+    except (UsageError, ManifestError, RepliesError) as error:
+        return str(error).splitlines()
 
 
 @app.command("report")
@@ -167,7 +177,8 @@ def judge_reparse(run_dir: RunDir, panel: PanelName = "proxy", as_json: Json = F
     changed = {one.context.site: changes(one) for one in found}
     for one in found:
         written(one)
-    record(run_dir, found)
+    for one in record(run_dir, found):
+        tell(f"{one.context.site}: {OTHER_METHODS}")
     if as_json:
         show(changed)
         return
@@ -179,7 +190,7 @@ def judge_reparse(run_dir: RunDir, panel: PanelName = "proxy", as_json: Json = F
 @app.command("serve")
 def judge_serve(
     name: Annotated[str, typer.Argument(metavar="JUDGE", help="One of the paper's judges.")],
-    port: Annotated[int, typer.Option(help="Where it listens, on this machine.")] = 8000,
+    port: Annotated[int | None, typer.Option(help="Where it listens; the shipped panels' port if not given.")] = None,
     revision: Annotated[str | None, typer.Option(help="Commit of the weights.")] = None,
     tensor_parallel: Annotated[int, typer.Option(help="GPUs that share the weights.")] = 1,
     memory: Annotated[float | None, typer.Option(help="Share of the GPU's memory; vLLM's own if not given.")] = None,
@@ -191,13 +202,19 @@ def judge_serve(
 
     try:
         words = serve_command(
-            name, port=port, revision=revision, tensor_parallel=tensor_parallel, gpu_memory_utilization=memory
+            name,
+            port=port or SERVED_AT.get(name, 8000),
+            revision=revision,
+            tensor_parallel=tensor_parallel,
+            gpu_memory_utilization=memory,
         )
         if starts:
             raise typer.Exit(start(words, env))
     except (LookupError, ValueError) as error:
         raise UsageError(str(error.args[0])) from error
     print(shell_line(words))
+    if revision is not None:
+        print(f'# in the panel, so that it is part of what is recorded: revision = "{revision}"')
 
 
 @app.command("cost")

@@ -1,20 +1,22 @@
 """The folder of what a panel judges at one site: where things are, and what the run says of it."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
 from bench import UsageError
 from bench.folder import write_text
+from judges.manifest import HEADER, Manifest, load
 from judges.protocol import JudgeKind
-from results.layout import Seeds
 
 FOLDER: Final = "judging"
 PICTURES: Final = "grids"
 REPLIES: Final = "replies"
 CONTEXT: Final = "context.json"
+LOCK: Final = "lock"
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,6 @@ class Context:
         suite: Name of the suite.
         site: Label of the site.
         panel: Name of the panel.
-        kind: What kind of panel it is.
         judges: The kind of each judge.
         accepted: Judges that are used although they fail their calibration.
         cells: The cells of each label, one for every token seed.
@@ -35,16 +36,10 @@ class Context:
     suite: str
     site: str
     panel: str
-    kind: Seeds
     judges: Mapping[str, JudgeKind]
     accepted: tuple[str, ...]
     cells: Mapping[str, tuple[str, ...]]
     left_out: Mapping[str, str]
-
-    @property
-    def prefix(self) -> str:
-        """What the names of its values in the records begin with."""
-        return "llm" if self.kind == "llm_panel" else "proxy"
 
     def save(self, folder: Path) -> None:
         """Write it into the folder of the site."""
@@ -62,8 +57,41 @@ class Context:
             raw = json.loads(path.read_text(encoding="utf-8"))
             raw["accepted"] = tuple(raw["accepted"])
             raw["cells"] = {label: tuple(cells) for label, cells in raw["cells"].items()}
-            return cls(**{**raw, "kind": cast(Seeds, raw["kind"])})
+            return cls(**raw)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UsageError(
                 f"{path}: cannot be read ({error}); expected what `eludebench judge run` left; run it again"
             ) from error
+
+
+@contextmanager
+def beside_others(where: Path, manifest: Manifest, context: Context) -> Iterator[None]:
+    """While judges are asked at a site: its manifest and context are written, and nobody writes others.
+
+    Several processes may ask the same, each its own judges; who would ask otherwise has to be alone. A judge that was
+    accepted by name stays accepted.
+
+    Raises:
+        UsageError: Another process is asking something else there.
+    """
+    import fcntl  # not on every system
+
+    where.mkdir(parents=True, exist_ok=True)
+    with (where / LOCK).open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        if (where / CONTEXT).exists():
+            before = Context.load(where)
+            context = replace(context, accepted=tuple(sorted({*before.accepted, *context.accepted})))
+        is_same = (where / CONTEXT).exists() and (where / HEADER).exists()
+        if not (is_same and before == context and load(where) == manifest):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UsageError(
+                    f"{where}: another process is asking judges there, of other methods or under other settings; "
+                    "expected to be alone; wait until it is done or end it"
+                ) from error
+            manifest.save(where)
+            context.save(where)
+            fcntl.flock(file, fcntl.LOCK_SH)
+        yield

@@ -20,20 +20,19 @@ from bench import UsageError
 from bench.cache import digest
 from bench.cells import Cell, SiteSpec, Suite
 from bench.exemplars import N_SHOWN, Shown
-from bench.folder import outcomes, read_plan
-from bench.judged import FOLDER, PICTURES, REPLIES, Context
+from bench.folder import PLAN, check_folder, outcomes, read_plan
+from bench.judged import FOLDER, PICTURES, REPLIES, Context, beside_others
 from bench.lanes import Failure
 from bench.measuring import exemplars_of
 from bench.panels import Panel
 from bench.stages import Workshop
-from judges.asking import Asked, ask_panel
+from judges.asking import Asked, ask_panel, preflight
 from judges.drawn import Drawn, merged
 from judges.grids import Grids, grid_digest
-from judges.manifest import HEADER, Manifest, ManifestError
+from judges.manifest import Manifest
 from judges.pairing import Contestant, tournament
 from judges.planted import planted
 from judges.protocol import JudgeError, Settings
-from judges.replies import RepliesError
 from results.records import COMPLETE
 
 
@@ -55,11 +54,15 @@ class Contest:
 def contests(suite: Suite, folder: Path) -> list[Contest]:
     """What of a run can be judged, site by site: labels that are complete under every token seed.
 
+    What the run's last command did not ask for is none of it, complete as it may be.
+
     Raises:
-        UsageError: At no site are there two.
+        UsageError: At no site are there two, or the run is another suite's.
     """
-    read_plan(folder)
-    state = {key: str(group[-1].text) for key, group in outcomes(folder).items()}
+    if (folder / PLAN).exists():
+        check_folder(folder, suite.name)
+    there = {cell["id"] for cell in read_plan(folder, "--out")["cells"]}
+    state = {key: str(group[-1].text) for key, group in outcomes(folder).items() if key in there}
     found = [contest_at(suite, site, state) for site in suite.sites]
     if not any(len(one.cells) > 1 for one in found):
         raise UsageError(
@@ -193,43 +196,63 @@ def ask(
         only: Names of the judges to ask; none asks all. What others have answered counts all the same.
         accept: Judges that are used although they fail their calibration.
 
+    A judge that stops at one site is not asked at the next.
+
     Raises:
-        UsageError: There is nothing to compare, or a judge is not ready.
+        UsageError: There is nothing to compare, a judge is not ready, or another process judges otherwise.
+        RepliesError, ManifestError: What is stored is damaged or of another judge, or cannot be written.
     """
-    asked: dict[str, list[Asked]] = {}
     judges = [one for one in panel.judges if not only or one.name in only]
-    for found in contests(suite, folder):
-        contest, drawn = drawn_for(workshop, found, panel.settings)
+    rounds = drawn_everywhere(workshop, contests(suite, folder), panel.settings)
+    try:
+        prepared = asyncio.run(preflight(judges))
+    except JudgeError as error:
+        raise UsageError(str(error)) from error
+    asked: dict[str, list[Asked]] = {}
+    for contest, drawn in rounds:
         site = contest.site.label
         for label, reason in contest.left_out.items():
             say(f"{site}: {label} is not compared: {reason}")
-        where = where_of(folder, panel.name, site)
-        manifest = saved(manifest_of(workshop, contest, drawn, panel.settings), where, say)
-        context_of(suite, contest, panel, accept).save(where)
         say(f"{site}: {len(contest.cells)} methods, {len(drawn.presentations)} presentations")
 
         def told(name: str, done: int, total: int, site: str = site) -> None:
             report(f"{site}: {name}", done, total)
 
-        kept = where / PICTURES if panel.kind == "llm_panel" else None  # those of a proxy panel are made in no time
-        grids = Grids(kept, pixels_of(workshop, contest.site), manifest.recipes, panel.settings.cell_px)
-        sitting = ask_panel(judges, manifest.presentations, grids.png, where / REPLIES, told, seed=panel.settings.seed)
-        try:
-            asked[site] = asyncio.run(sitting)
-        except (JudgeError, RepliesError) as error:
-            raise UsageError(str(error)) from error
+        where = where_of(folder, panel.name, site)
+        manifest = manifest_of(workshop, contest, drawn, panel.settings)
+        with beside_others(where, manifest, context_of(suite, contest, panel, accept)):
+            kept = where / PICTURES if panel.kind == "llm_panel" else None  # a proxy panel's are made in no time
+            grids = Grids(kept, pixels_of(workshop, contest.site), manifest.recipes, panel.settings.cell_px)
+            stopped = {one.judge for sitting in asked.values() for one in sitting if one.failed is not None}
+            asked[site] = asyncio.run(
+                ask_panel(
+                    [one for one in judges if one.name not in stopped],
+                    manifest.presentations,
+                    grids.png,
+                    where / REPLIES,
+                    told,
+                    seed=panel.settings.seed,
+                    prepared=prepared,
+                )
+            )
     return asked
 
 
-def saved(manifest: Manifest, where: Path, say: Callable[[str], None]) -> Manifest:
-    """The manifest, written. Where another tournament was drawn there before, replies that fit are kept."""
-    try:
-        manifest.save(where)
-    except ManifestError as error:
-        say(f"{error}; it is drawn anew, and replies that fit are kept")
-        (where / HEADER).unlink(missing_ok=True)
-        manifest.save(where)
-    return manifest
+def drawn_everywhere(workshop: Workshop, found: Sequence[Contest], settings: Settings) -> list[tuple[Contest, Drawn]]:
+    """What is to be asked at every site, before anybody is.
+
+    Raises:
+        UsageError: At some sites nothing can be compared; all of them are named.
+    """
+    rounds, problems = [], []
+    for contest in found:
+        try:
+            rounds.append(drawn_for(workshop, contest, settings))
+        except UsageError as error:
+            problems.append(str(error))
+    if problems:
+        raise UsageError("\n".join(problems))
+    return rounds
 
 
 def pixels_of(
@@ -259,7 +282,6 @@ def context_of(suite: Suite, contest: Contest, panel: Panel, accept: Sequence[st
         suite=suite.name,
         site=contest.site.label,
         panel=panel.name,
-        kind=panel.kind,
         judges={judge.name: judge.kind for judge in panel.judges},
         accepted=tuple(accept),
         cells={label: tuple(cell.id for cell in cells) for label, cells in contest.cells.items()},

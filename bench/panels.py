@@ -1,16 +1,17 @@
 """Panels of judges: short TOML files that name judges with their options, and the settings of the protocol."""
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from bench import UnknownNameError, UsageError
 from bench.asked import found
 from bench.options import Problems, built, checked_keys
 from bench.registry import Registry, shipped_panels, unknown
-from judges.protocol import Judge, Settings
+from judges.protocol import Judge, JudgeKind, Settings
 from results.layout import Seeds
 
 PANEL_KEYS: dict[str, Any] = {"description": str, "settings": dict, "judges": list}
@@ -103,6 +104,11 @@ def parse_judge(i: int, table: Any, registry: Registry, problems: Problems) -> J
     if entry is None:
         return None
     options = {key: value for key, value in table.items() if key != "judge"}
+    if "reask" in options:
+        problems.add(
+            f"{where}.reask: got {options['reask']!r}; expected it for all judges alike; write it in [settings]"
+        )
+        return None
     try:
         made = built(entry.load(), options, where, problems)
     except UsageError as error:
@@ -114,7 +120,13 @@ def parse_judge(i: int, table: Any, registry: Registry, problems: Problems) -> J
     if lacking:
         problems.add(f"{where}: {entry.name!r} of {entry.owner} has no {', '.join(lacking)}; expected them; add them")
         return None
-    return made[0]  # type: ignore[no-any-return]
+    judge: Judge = made[0]
+    if judge.kind not in get_args(JudgeKind):
+        kinds = ", ".join(get_args(JudgeKind))
+        problems.add(f"{where}: {entry.name!r} has kind {judge.kind!r}; expected one of {kinds}; change it")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", judge.name):
+        problems.add(f"{where}.name: got {judge.name!r}; expected letters, digits, '_', '.', '-'; it names a file")
+    return judge
 
 
 def asked_as(judge: Judge, settings: Settings) -> Judge:

@@ -6,6 +6,7 @@ identity is in the notes of every record.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from metrics.catalogue import MetricRow, Value
@@ -45,16 +46,25 @@ def rows_for(prefix: str) -> tuple[MetricRow, ...]:
     )
 
 
-def values_of(ranking: "Ranking", notes: Sequence["MethodNote"], prefix: str) -> dict[str, dict[str, Value]]:
-    """The values of every method by its id, named with the prefix."""
+def values_of(
+    ranking: "Ranking", notes: Sequence["MethodNote"], prefix: str, caveat: str | None
+) -> dict[str, dict[str, Value]]:
+    """The values of every method by its id, named with the prefix; the caveat stands beside rank and win rate."""
     over = "unit pairs" if ranking.settings.bootstrap == "unit_pair" else "presentations"
     found: dict[str, dict[str, Value]] = {}
-    for one in ranking.standings:
-        own = standing_values(one, over)
-        units = [note for note in notes if note.method == one.method]
-        own["ineligible_share"] = share_of(units)
-        found[one.method] = {f"{prefix}_{name}": value for name, value in own.items()}
+    standings = {one.method: one for one in ranking.standings}
+    for method in dict.fromkeys(note.method for note in notes):
+        own = standing_values(standings[method], over) if method in standings else absent()
+        for name in ("rank", "win_rate") if caveat else ():
+            own[name] = replace(own[name], reason="; ".join(filter(None, (own[name].reason, caveat))))
+        own["ineligible_share"] = share_of([note for note in notes if note.method == method])
+        found[method] = {f"{prefix}_{name}": value for name, value in own.items()}
     return found
+
+
+def absent() -> dict[str, Value]:
+    """The values of a method that met nobody."""
+    return dict.fromkeys(_BETTER, Value.null("no unit that nine images drive"))
 
 
 def standing_values(one: "Standing", over: str) -> dict[str, Value]:
@@ -98,5 +108,5 @@ def share_of(notes: Sequence["MethodNote"]) -> Value:
 def captioned(kind: str, judges: Sequence[str], unit_pairs: int, seeds: str) -> str:
     """What the panel was, for the caption of its columns."""
     who = "Judged by vision-language models" if kind == "llm_panel" else "Judged by a proxy panel"
-    pairs = f"{unit_pairs} unit pairs of every two methods and token seed, in both orders"
+    pairs = f"up to {unit_pairs} unit pairs of every two methods and token seed, in both orders"
     return f"{who} ({', '.join(judges)}): {pairs}, {seeds}; a rate is relative to the methods of the site."
