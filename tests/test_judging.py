@@ -2,21 +2,26 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from bench import UsageError, conclusions, judge_commands
+from bench import UsageError, conclusions, judge_commands, judging
 from bench.conclusions import changes, concluded, panels_of, sites_of
-from bench.folder import outcomes, read_plan, rendered
+from bench.folder import outcomes, read_plan, rendered, write_plan
+from bench.judged import Context, beside_others
 from bench.judging import contests
 from bench.registry import Registry
 from bench.runner import run
 from bench.stages import StartWorkshop
 from bench.suites import load_suite
 from bench.verdicts import rows_for
+from judges.manifest import load
 from judges.protocol import Verdict
+from judges.replies import RepliesError
 from results.layout import PANELS
 from results.tables import TABLES, TableSpec
 
@@ -145,9 +150,9 @@ def test_a_proxy_panel_is_called_one_and_never_stands_under_llm_rank(judged: Ben
 
 
 def test_the_same_command_again_asks_nobody_and_gives_the_same(judged: Bench, copy: Path) -> None:
-    before = replies_in(copy), rendered(copy, "proxy_verdicts", "csv")
+    before = replies_in(copy), rendered(copy, "proxy_verdicts", "csv"), (copy / "records.jsonl").read_bytes()
     judged.judge(copy)
-    assert (replies_in(copy), rendered(copy, "proxy_verdicts", "csv")) == before
+    assert (replies_in(copy), rendered(copy, "proxy_verdicts", "csv"), (copy / "records.jsonl").read_bytes()) == before
 
 
 def test_a_method_that_joins_adds_its_own_pairs_and_asks_nothing_twice(judged: Bench, tmp_path: Path) -> None:
@@ -180,6 +185,27 @@ def test_a_run_of_other_methods_forgets_what_was_judged_of_the_old_ones(judged: 
     changed.write_text(FOUR.read_text(encoding="utf-8").replace("k = 4", "k = 5"), encoding="utf-8")
     run(load_suite(str(changed), Registry()), copy, StartWorkshop((), judged.cache), n_lanes=0, is_quiet=True)
     assert "judged" not in read_plan(copy)
+    judge_commands.judge_reparse(copy, "mine")
+    assert read_plan(copy)["judged"] == []
+    with pytest.raises(UsageError, match="fewer than two methods"):  # the suite that it was judged by is not the run's
+        contests(load_suite(str(judged.suite), Registry()), only_elude(judged, copy.parent / "narrow"))
+
+
+def only_elude(judged: Bench, folder: Path) -> Path:
+    """A run of one method, whose ledger has all four."""
+    shutil.copytree(judged.folder, folder)
+    plan = read_plan(folder)
+    plan["cells"] = [cell for cell in plan["cells"] if cell["label"] == "elude"]
+    plan.pop("schema")
+    write_plan(folder, plan)
+    return folder
+
+
+def test_another_suite_s_run_is_refused(judged: Bench, tmp_path: Path) -> None:
+    other = tmp_path / "other.toml"
+    other.write_text(FOUR.read_text(encoding="utf-8"), encoding="utf-8")
+    with pytest.raises(UsageError, match="holds a run of suite 'four'"):
+        contests(load_suite(str(other), Registry()), judged.folder)
 
 
 def test_replies_are_read_again_by_a_newer_reader_without_a_call(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,6 +260,130 @@ def test_nothing_to_compare_is_an_error_before_anything_is_done(judged: Bench, t
         judge_commands.judged_at_the_end(suite, tmp_path / "run", StartWorkshop((), judged.cache), [], is_quiet=True)
         == []
     )
+
+
+SEES = """
+from dataclasses import dataclass
+from judges.proxies import ProxyJudge
+
+@dataclass(frozen=True)
+class Sees:
+    '''Stands for a vision-language model.'''
+
+    name: str = "sees"
+    way: str = "filters"
+    kind = "vlm"
+    n_at_once: int = 1
+
+    async def prepare(self):
+        return {"name": self.name, "kind": "vlm", "model": self.way}
+
+    async def compare(self, grid_a, grid_b):
+        return await ProxyJudge(self.way).compare(grid_a, grid_b)
+
+JUDGES = {"sees": Sees}
+"""
+TWO = """
+[settings]
+unit_pairs = 4
+cell_px = 16
+planted = 2
+
+[[judges]]
+judge = "sees"
+name = "filters"
+{options}
+
+[[judges]]
+judge = "sees"
+name = "pixels"
+way = "pixels"
+"""
+
+
+def test_a_panel_of_vision_language_models_fills_the_llm_rank(judged: Bench, copy: Path, tmp_path: Path) -> None:
+    plugin, panel = tmp_path / "plugin.py", tmp_path / "two.toml"
+    plugin.write_text(SEES, encoding="utf-8")
+    panel.write_text(TWO.format(options=""), encoding="utf-8")
+    (one,), failed = judged.judge(copy, panel, (plugin,))
+    assert not failed
+    text = rendered(copy, "verdicts", "md")
+    assert "LLM Rank" in text
+    assert "proxy" not in text
+    both = rendered(copy, "leaderboard", "md")
+    assert "LLM Rank" in both
+    assert "proxy panel rank" in both
+    # the same answers as the proxies gave, so the same ranks under other names
+    kinds = {entry["kind"]: entry["verdicts"] for entry in read_plan(copy)["judged"]}
+    groups = outcomes(copy)
+    for label in ("elude", "topk_sae"):
+        llm = {row.metric: row.value for row in groups[kinds["llm_panel"][label]]}
+        proxy = {row.metric: row.value for row in groups[kinds["proxy_panel"][label]]}
+        assert llm["llm_win_rate"] == proxy["proxy_win_rate"]
+        assert not any(name.startswith("proxy") for name in llm)
+    assert one.kind == "llm_panel"
+
+
+def test_replies_of_a_proxy_never_count_for_a_model_of_the_same_name(judged: Bench, copy: Path, tmp_path: Path) -> None:
+    plugin, panel = tmp_path / "plugin.py", tmp_path / "mine.toml"  # as the panel that has judged the run
+    plugin.write_text(SEES, encoding="utf-8")
+    panel.write_text(TWO.format(options=""), encoding="utf-8")
+    with pytest.raises(RepliesError, match="kind"):
+        judged.judge(copy, panel, (plugin,))
+    assert {entry["kind"] for entry in read_plan(copy)["judged"]} == {"proxy_panel"}
+    assert concluded(*sites_of(copy, "mine")).kind == "proxy_panel"
+
+
+def test_who_was_accepted_stays_accepted_and_who_asks_otherwise_waits(
+    judged: Bench, copy: Path, tmp_path: Path
+) -> None:
+    suite, start = load_suite(str(judged.suite), Registry()), StartWorkshop((), judged.cache)
+    for accept in (["pixels"], []):
+        judge_commands.judged(suite, copy, str(judged.panel), start, [], is_quiet=True, accept=accept)
+        assert Context.load(*sites_of(copy, "mine")).accepted == ("pixels",)
+    (where,) = sites_of(copy, "mine")
+    before = load(where)
+    with beside_others(where, before, Context.load(where)):
+        with beside_others(where, before, Context.load(where)):
+            pass
+        other = beside_others(where, replace(before, pool=before.pool[:2]), Context.load(where))
+        with pytest.raises(UsageError, match="another process is asking"), other:
+            pass
+    assert load(where) == before
+
+
+def test_a_panel_that_cannot_be_had_leaves_the_run_s_tables(judged: Bench, copy: Path, tmp_path: Path) -> None:
+    panel = tmp_path / "away.toml"
+    panel.write_text(
+        '[[judges]]\njudge = "endpoint"\nname = "a"\nmodel = "m"\nurls = ["http://127.0.0.1:9/v1"]\n', encoding="utf-8"
+    )
+    suite = replace(load_suite(str(judged.suite), Registry()), panel=str(panel))
+    start = StartWorkshop((), judged.cache)
+    (line,) = judge_commands.judged_at_the_end(suite, copy, start, [], is_quiet=True)
+    assert "a" in line
+    assert "127.0.0.1:9" in line
+
+
+def test_a_method_without_units_to_show_has_nulls(judged: Bench, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = judging.exemplars_of
+
+    def without(workshop: Any, cells: Any) -> Any:
+        shown = dict(found(workshop, cells))
+        for cell in cells:
+            if cell.label == "topk_sae":
+                one = shown[cell.id]
+                shown[cell.id] = replace(one, is_eligible=torch.zeros_like(one.is_eligible))
+        return shown
+
+    monkeypatch.setattr(judging, "exemplars_of", without)
+    judged.judge(copy)
+    (entry,) = read_plan(copy)["judged"]
+    rows = {row.metric: row for row in outcomes(copy)[entry["verdicts"]["topk_sae"]]}
+    assert rows["proxy_rank"].value is None
+    assert rows["proxy_rank"].reason is not None
+    assert rows["proxy_rank"].reason.startswith("no unit that nine images drive")
+    assert rows["proxy_ineligible_share"].value == 100.0
+    assert "topk_sae" in rendered(copy, "proxy_verdicts", "md")
 
 
 def test_the_same_method_under_two_labels_meets_once(judged: Bench, tmp_path: Path) -> None:
