@@ -83,6 +83,14 @@ class Endpoint:
             if not getattr(self, option) or getattr(self, option) < type(getattr(self, option))():
                 raise ValueError(f"{option}: got {getattr(self, option)}; expected at least one; raise it")
 
+    def claims(self) -> dict[str, Any]:
+        """What of its identity stands in its options, and a hash of what it is asked."""
+        options = ("name", "kind", "model", "revision", "flags", "max_tokens", "temperature", "seed", "reask", "schema")
+        return {
+            **{option: getattr(self, option) for option in options},
+            "prompt": hashlib.sha256(json.dumps([PROMPT, SCHEMA]).encode()).hexdigest()[:16],
+        }
+
     async def prepare(self) -> dict[str, Any]:
         """The identity of the judge, after the preflight: the model, its context, two pictures, the obvious pair.
 
@@ -114,14 +122,7 @@ class Endpoint:
                 f"judge {self.name}: got {choices[0]!r} and {choices[1]!r} for an obvious pair in its two orders; "
                 "expected 'A' and 'B'; serve a model that sees, or set `accept_failing` and mind the calibration"
             )
-        options = ("name", "kind", "model", "revision", "flags", "max_tokens", "temperature", "seed", "reask", "schema")
-        return {
-            **{option: getattr(self, option) for option in options},
-            **told,
-            "n_urls": len(self.urls),
-            "prompt": hashlib.sha256(json.dumps([PROMPT, SCHEMA]).encode()).hexdigest()[:16],
-            "reader_version": READER_VERSION,
-        }
+        return {**self.claims(), **told, "n_urls": len(self.urls), "reader_version": READER_VERSION}
 
     async def compare(self, grid_a: bytes, grid_b: bytes) -> tuple[Reply, ...]:
         """The replies to one presentation; the last one counts.
