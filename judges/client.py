@@ -63,6 +63,7 @@ class Endpoint:
     flags: str = ""
     kind: JudgeKind = field(default="vlm", init=False)
     faults: Counter[str] = field(default_factory=Counter, init=False, compare=False, repr=False)
+    _met: dict[str, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
     _links: list[Any] = field(default_factory=list, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -102,6 +103,8 @@ class Endpoint:
         try:
             link = self._link(is_preflight=True)
             told = await look_at_server(self.name, self.model, self.urls, link.get)
+            self._met.clear()
+            self._met.update(told)
             coherent, mixed = await asyncio.to_thread(obvious_pair)
             choices = [await self._choice(*grids) for grids in ((coherent, mixed), (mixed, coherent))]
             if self.reask or self.schema:
@@ -169,5 +172,5 @@ class Endpoint:
         from judges.link import Link  # it imports the HTTP client, which `--help` has no need of
 
         if not self._links:
-            self._links.append(Link(self, is_preflight))
+            self._links.append(Link(self, is_preflight, {} if is_preflight else self._met))
         return self._links[0]

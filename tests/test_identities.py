@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from misbehaving import MODEL, Server, grid, presentations, quality_of
+from misbehaving import MODEL, Answer, Seen, Server, good, grid, presentations, quality_of
 
 from judges.asking import Asked, ask_panel, preflight
 from judges.client import Endpoint
@@ -135,3 +136,67 @@ def test_judges_are_made_ready_once_for_several_sites(tmp_path: Path) -> None:
     assert [judge.prepared for judge in judges] == [["one"], ["two", "two"]]
     with pytest.raises(JudgeError, match="one is off\ntwo is off"):
         asyncio.run(preflight([Plain("one", unready="one is off"), Plain("two", unready="two is off")]))
+
+
+def away(server: Server, after: int, change: Mapping[str, Any]) -> None:
+    """Have a server die after some completions and come back with other attributes."""
+
+    def back() -> None:
+        for name, value in change.items():
+            setattr(server, name, value)
+        server.revive()
+
+    def plan(seen: Seen) -> Answer:
+        if len(server.seen) == after:
+            server.die()
+            threading.Timer(0.15, back).start()
+        return replace(good(seen), delay=0.002)
+
+    server.plan = plan
+
+
+OTHERS = [
+    ({"models": [{"id": MODEL, "root": "big", "max_model_len": 32768}]}, "root is 'big' and was 'tiny'"),
+    ({"models": [{"id": MODEL, "root": "tiny", "max_model_len": 8192}]}, "max_model_len is 8192 and was 32768"),
+    ({"version": "0.33.0"}, "server_version is '0.33.0' and was '0.32.0'"),
+    ({"models": [{"id": "big"}]}, "serves ['big']; expected 'tiny-judge'"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), OTHERS)
+def test_a_server_that_comes_back_as_another_one_ends_its_judge(
+    tmp_path: Path, change: Mapping[str, Any], words: str
+) -> None:
+    with Server() as server:
+        away(server, 30, change)
+        (asked,) = panel([endpoint(url=server.url, n_at_once=2)], tmp_path, 100)
+        n_seen = len(server.seen)
+    assert words in str(asked.failed)
+    assert asked.n_answered <= 30 <= n_seen <= 31  # three of them are the preflight's, and none came after
+
+
+def test_the_same_server_that_comes_back_is_asked_on(tmp_path: Path) -> None:
+    with Server() as server:
+        away(server, 30, {})
+        (asked,) = panel([endpoint(url=server.url, n_at_once=2)], tmp_path, 100)
+    assert (asked.failed, asked.n_answered) == (None, 100)
+
+
+def test_one_replica_that_comes_back_as_another_one_is_noticed_beside_one_that_stayed(tmp_path: Path) -> None:
+    with Server() as stays, Server() as leaves:
+        stays.plan = lambda seen: replace(good(seen), delay=0.02)
+        away(leaves, 10, {"version": "0.33.0"})
+        judge = Endpoint("two", MODEL, (stays.url, leaves.url), n_at_once=2, **FAST)
+        (asked,) = panel([judge], tmp_path, 400)
+    assert "server_version is '0.33.0' and was '0.32.0'" in str(asked.failed)
+
+
+def test_a_server_changed_between_preflight_and_sitting_is_noticed(tmp_path: Path) -> None:
+    with Server() as server:
+        judge = endpoint(url=server.url)
+        ready = asyncio.run(preflight([judge]))
+        (first,) = panel([judge], tmp_path / "a", prepared=ready)
+        server.version = "0.33.0"
+        (second,) = panel([judge], tmp_path / "b", prepared=ready)
+    assert (first.failed, first.n_answered, second.n_answered) == (None, 20, 0)
+    assert "came back as another server (server_version" in str(second.failed)
