@@ -8,6 +8,7 @@ picture a prompt, too short a context, a judge that answers by position.
 import asyncio
 import hashlib
 import json
+import math
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -41,7 +42,7 @@ class Endpoint:
         accept_failing: Ask a judge that fails the obvious pair.
         revision: Revision of the weights, as the person who serves them says; servers do not tell.
         flags: Flags of the server, likewise.
-        faults: How often each kind of fault was met and tried again.
+        faults: How often each kind of fault was met and tried again, over all sittings.
     """
 
     name: str
@@ -80,6 +81,17 @@ class Endpoint:
                 raise ValueError("urls: got one with a user name; expected none; put the key into `key_variable`")
             if parts.scheme not in ("http", "https") or not parts.hostname or not url.endswith("/v1"):
                 raise ValueError(f"urls: got {url!r}; expected http(s)://HOST:PORT/v1; write the base address so")
+        if not self.model:
+            raise ValueError("model: got ''; expected the name that the server serves it under; set it")
+        for option, values in (
+            ("temperature", (self.temperature,)),
+            ("backoff_seconds", (self.backoff_seconds,)),
+            ("pause_seconds", self.pause_seconds),
+        ):
+            if not values or not all(math.isfinite(value) and value >= 0 for value in values):
+                got = getattr(self, option)
+                one = "one or more pauses of " if isinstance(got, tuple) else ""
+                raise ValueError(f"{option}: got {got}; expected {one}0 or more; set it so")
         for option in ("urls", "n_at_once", "max_tokens", "n_tries", "timeout_seconds"):
             if not getattr(self, option) or getattr(self, option) < type(getattr(self, option))():
                 raise ValueError(f"{option}: got {getattr(self, option)}; expected at least one; raise it")
