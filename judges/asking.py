@@ -40,7 +40,7 @@ class Asked:
         failed: Why the judge ended before it was through; None where it was.
         prompt_tokens: Tokens sent, as the server counts them; None where it does not.
         cached_tokens: How many of them it had in its cache; None where it does not say.
-        faults: How often each kind of fault was met and tried again.
+        faults: How often each kind of fault was met and tried again in this sitting.
         most_in_flight: The most presentations that it was asked at one time.
         seconds: How long the sitting took.
     """
@@ -99,6 +99,7 @@ async def ask(
     """
     todo = [one for one in in_order(presentations, seed) if one.id not in replies.answered]
     sitting = _Sitting(judge, replies, report, len(presentations), len(presentations) - len(todo))
+    faults_before = Counter(getattr(judge, "faults", {}))  # of earlier sittings, and of the preflight
     began = time.monotonic()
     queue = iter(todo)
     threads = ThreadPoolExecutor(_N_THREADS, "grids")
@@ -112,7 +113,8 @@ async def ask(
     finally:
         threads.shutdown(cancel_futures=True)
         await _close(judge)
-    return sitting.asked(dict(getattr(judge, "faults", {})), time.monotonic() - began)
+    faults = Counter(getattr(judge, "faults", {})) - faults_before
+    return sitting.asked(dict(faults), time.monotonic() - began)
 
 
 async def ask_panel(

@@ -2,8 +2,9 @@
 
 What can pass (no connection, timeouts, 408, 409, 429, 5xx, a broken body) is tried six times on the replicas in turn;
 then all requests of this judge wait while the servers' health is polled. What cannot (any other 4xx, a dead engine on
-every replica) ends this judge at once. Other judges go on either way. A server that was away may come
-back as another one, so before it is asked again it must be what the preflight met. The key stands in one header and nowhere else.
+every replica) ends this judge at once. Other judges go on either way. A server that was away may come back as
+another one, so before it is asked again it must be what the preflight met. The key stands in one header and nowhere
+else.
 """
 
 import asyncio

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from misbehaving import MODEL, Answer, Seen, Server, good, grid, presentations, quality_of
+from misbehaving import MODEL, Answer, Seen, Server, good, grid, presentations, quality_of, refused
 
 from judges.asking import Asked, ask_panel, preflight
 from judges.client import Endpoint
@@ -18,7 +18,7 @@ from judges.proxies import ProxyJudge
 from judges.replies import Replies, RepliesError, stored_identity
 from judges.scripted import ScriptedJudge
 
-FAST = {"backoff_seconds": 0.002, "pause_seconds": (0.05,) * 20, "timeout_seconds": 5.0}
+FAST: dict[str, Any] = {"backoff_seconds": 0.002, "pause_seconds": (0.05,) * 20, "timeout_seconds": 5.0}
 
 
 @dataclass(frozen=True)
@@ -200,3 +200,13 @@ def test_a_server_changed_between_preflight_and_sitting_is_noticed(tmp_path: Pat
         (second,) = panel([judge], tmp_path / "b", prepared=ready)
     assert (first.failed, first.n_answered, second.n_answered) == (None, 20, 0)
     assert "came back as another server (server_version" in str(second.failed)
+
+
+def test_faults_are_those_of_one_sitting(tmp_path: Path) -> None:
+    with Server() as server:
+        server.plan = lambda seen: refused(500, "later") if len(server.seen) in (1, 10, 11) else good(seen)
+        judge = endpoint(url=server.url, n_at_once=1)
+        (first,) = panel([judge], tmp_path / "a")
+        (second,) = panel([judge], tmp_path / "b")
+    assert (first.faults, second.faults) == ({"status 500": 2}, {})
+    assert judge.faults == {"status 500": 3}  # one was the preflight's
