@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from judges.protocol import Judge, JudgeError, Presentation, Reply
+from judges.protocol import Judge, JudgeError, Presentation, Reply, claims_of
 from judges.reading import read
 from judges.replies import Replies
 
@@ -40,7 +40,7 @@ class Asked:
         failed: Why the judge ended before it was through; None where it was.
         prompt_tokens: Tokens sent, as the server counts them; None where it does not.
         cached_tokens: How many of them it had in its cache; None where it does not say.
-        faults: How often each kind of fault was met and tried again.
+        faults: How often each kind of fault was met and tried again in this sitting.
         most_in_flight: The most presentations that it was asked at one time.
         seconds: How long the sitting took.
     """
@@ -99,6 +99,7 @@ async def ask(
     """
     todo = [one for one in in_order(presentations, seed) if one.id not in replies.answered]
     sitting = _Sitting(judge, replies, report, len(presentations), len(presentations) - len(todo))
+    faults_before = Counter(getattr(judge, "faults", {}))  # of earlier sittings, and of the preflight
     began = time.monotonic()
     queue = iter(todo)
     threads = ThreadPoolExecutor(_N_THREADS, "grids")
@@ -112,7 +113,8 @@ async def ask(
     finally:
         threads.shutdown(cancel_futures=True)
         await _close(judge)
-    return sitting.asked(dict(getattr(judge, "faults", {})), time.monotonic() - began)
+    faults = Counter(getattr(judge, "faults", {})) - faults_before
+    return sitting.asked(dict(faults), time.monotonic() - began)
 
 
 async def ask_panel(
@@ -122,10 +124,12 @@ async def ask_panel(
     folder: Path,
     report: Callable[[str, int, int], None],
     seed: int = 0,
+    prepared: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[Asked]:
     """Ask all judges side by side; where one fails the others go on, and its `Asked` says why.
 
-    A judge that has answered everything is left alone, so that its server need not run.
+    A judge that has answered everything is left alone, so that its server need not run; but what it says of itself must
+    be what its replies follow from.
 
     Args:
         judges: The panel; names are distinct.
@@ -134,6 +138,7 @@ async def ask_panel(
         folder: Where the replies go.
         report: Told the judge, how many presentations have their replies and how many there are, after each.
         seed: Seed of the order, which is the same for all judges, so that grids are made about once.
+        prepared: What `preflight` gave for judges that are ready already; the others are made ready.
 
     Raises:
         RepliesError: Another process asks one of them, what is stored is another judge's, or the disk is full.
@@ -147,8 +152,12 @@ async def ask_panel(
     with ExitStack() as stack:
         stores = {judge.name: stack.enter_context(Replies(folder, judge.name)) for judge in judges}
         busy = [judge for judge in judges if not ids <= stores[judge.name].answered]
-        for judge, identity in zip(busy, await _prepared(busy), strict=True):
-            stores[judge.name].identify(identity)
+        for judge in judges:
+            stores[judge.name].check(claims_of(judge))
+        known = dict(prepared or {})
+        known |= await preflight([judge for judge in busy if judge.name not in known])
+        for judge in busy:
+            stores[judge.name].identify({**known[judge.name], **claims_of(judge)})
 
         async def sit(judge: Judge) -> Asked:
             def told(n_done: int, n_all: int) -> None:
@@ -164,8 +173,8 @@ async def ask_panel(
         return [sitting.result() for sitting in sittings]
 
 
-async def _prepared(judges: Sequence[Judge]) -> list[Mapping[str, Any]]:
-    """The identity of each.
+async def preflight(judges: Sequence[Judge]) -> dict[str, Mapping[str, Any]]:
+    """Make judges ready, side by side; the identity of each by its name, which `ask_panel` takes as `prepared`.
 
     Raises:
         JudgeError: Some are not ready: one line for each of them.
@@ -177,7 +186,7 @@ async def _prepared(judges: Sequence[Judge]) -> list[Mapping[str, Any]]:
         raise others[0]
     if failed:
         raise JudgeError("\n".join(failed))
-    return [one for one in found if isinstance(one, Mapping)]
+    return {judge.name: one for judge, one in zip(judges, found, strict=True) if isinstance(one, Mapping)}
 
 
 async def _close(judge: Judge) -> None:

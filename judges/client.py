@@ -8,6 +8,7 @@ picture a prompt, too short a context, a judge that answers by position.
 import asyncio
 import hashlib
 import json
+import math
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -41,7 +42,7 @@ class Endpoint:
         accept_failing: Ask a judge that fails the obvious pair.
         revision: Revision of the weights, as the person who serves them says; servers do not tell.
         flags: Flags of the server, likewise.
-        faults: How often each kind of fault was met and tried again.
+        faults: How often each kind of fault was met and tried again, over all sittings.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Endpoint:
     flags: str = ""
     kind: JudgeKind = field(default="vlm", init=False)
     faults: Counter[str] = field(default_factory=Counter, init=False, compare=False, repr=False)
+    _met: dict[str, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
     _links: list[Any] = field(default_factory=list, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -79,9 +81,28 @@ class Endpoint:
                 raise ValueError("urls: got one with a user name; expected none; put the key into `key_variable`")
             if parts.scheme not in ("http", "https") or not parts.hostname or not url.endswith("/v1"):
                 raise ValueError(f"urls: got {url!r}; expected http(s)://HOST:PORT/v1; write the base address so")
+        if not self.model:
+            raise ValueError("model: got ''; expected the name that the server serves it under; set it")
+        for option, values in (
+            ("temperature", (self.temperature,)),
+            ("backoff_seconds", (self.backoff_seconds,)),
+            ("pause_seconds", self.pause_seconds),
+        ):
+            if not values or not all(math.isfinite(value) and value >= 0 for value in values):
+                got = getattr(self, option)
+                one = "one or more pauses of " if isinstance(got, tuple) else ""
+                raise ValueError(f"{option}: got {got}; expected {one}0 or more; set it so")
         for option in ("urls", "n_at_once", "max_tokens", "n_tries", "timeout_seconds"):
             if not getattr(self, option) or getattr(self, option) < type(getattr(self, option))():
                 raise ValueError(f"{option}: got {getattr(self, option)}; expected at least one; raise it")
+
+    def claims(self) -> dict[str, Any]:
+        """What of its identity stands in its options, and a hash of what it is asked."""
+        options = ("name", "kind", "model", "revision", "flags", "max_tokens", "temperature", "seed", "reask", "schema")
+        return {
+            **{option: getattr(self, option) for option in options},
+            "prompt": hashlib.sha256(json.dumps([PROMPT, SCHEMA]).encode()).hexdigest()[:16],
+        }
 
     async def prepare(self) -> dict[str, Any]:
         """The identity of the judge, after the preflight: the model, its context, two pictures, the obvious pair.
@@ -94,6 +115,8 @@ class Endpoint:
         try:
             link = self._link(is_preflight=True)
             told = await look_at_server(self.name, self.model, self.urls, link.get)
+            self._met.clear()
+            self._met.update(told)
             coherent, mixed = await asyncio.to_thread(obvious_pair)
             choices = [await self._choice(*grids) for grids in ((coherent, mixed), (mixed, coherent))]
             if self.reask or self.schema:
@@ -114,14 +137,7 @@ class Endpoint:
                 f"judge {self.name}: got {choices[0]!r} and {choices[1]!r} for an obvious pair in its two orders; "
                 "expected 'A' and 'B'; serve a model that sees, or set `accept_failing` and mind the calibration"
             )
-        options = ("name", "kind", "model", "revision", "flags", "max_tokens", "temperature", "seed", "reask", "schema")
-        return {
-            **{option: getattr(self, option) for option in options},
-            **told,
-            "n_urls": len(self.urls),
-            "prompt": hashlib.sha256(json.dumps([PROMPT, SCHEMA]).encode()).hexdigest()[:16],
-            "reader_version": READER_VERSION,
-        }
+        return {**self.claims(), **told, "n_urls": len(self.urls), "reader_version": READER_VERSION}
 
     async def compare(self, grid_a: bytes, grid_b: bytes) -> tuple[Reply, ...]:
         """The replies to one presentation; the last one counts.
@@ -168,5 +184,5 @@ class Endpoint:
         from judges.link import Link  # it imports the HTTP client, which `--help` has no need of
 
         if not self._links:
-            self._links.append(Link(self, is_preflight))
+            self._links.append(Link(self, is_preflight, {} if is_preflight else self._met))
         return self._links[0]

@@ -2,11 +2,14 @@
 
 What can pass (no connection, timeouts, 408, 409, 429, 5xx, a broken body) is tried six times on the replicas in turn;
 then all requests of this judge wait while the servers' health is polled. What cannot (any other 4xx, a dead engine on
-every replica) ends this judge at once. Other judges go on either way. The key stands in one header and nowhere else.
+every replica) ends this judge at once. Other judges go on either way. A server that was away may come back as
+another one, so before it is asked again it must be what the preflight met. The key stands in one header and nowhere
+else.
 """
 
 import asyncio
 import os
+from collections.abc import Mapping
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
@@ -14,6 +17,7 @@ import httpx2
 
 from judges.client import Endpoint
 from judges.pace import Pace, Replica, Turn, pause_before, retry_after
+from judges.preflight import addresses, look_at_server
 from judges.protocol import Attempt, JudgeError, Reply
 from judges.wire import Body, parse, server_words
 
@@ -37,10 +41,13 @@ class Link:
         answers_as: The model that the servers say they are; None before the first reply.
     """
 
-    def __init__(self, options: Endpoint, is_preflight: bool) -> None:
+    def __init__(self, options: Endpoint, is_preflight: bool, met: Mapping[str, Any]) -> None:
+        """Args: whose they are, whether this is its preflight, and what that found (empty before it)."""
         self.options = options
         self.pace = Pace(options.n_at_once)
         self.turn = Turn(options.urls)
+        self._met = met
+        self._suspect_all()  # the preflight may be hours ago
         self._n_rounds = 1 if is_preflight else _N_ROUNDS
         self._is_open = asyncio.Event()
         self._is_open.set()
@@ -82,16 +89,57 @@ class Link:
             JudgeError: The server cannot be reached, or does not list its models.
         """
         try:
-            response = await self.client.get(url, timeout=min(30.0, self.options.timeout_seconds))
+            response = await self._get(url)
         except httpx2.RequestError as error:
             self._fail(f"{url} cannot be reached ({type(error).__name__}); expected a server; start it or mend `urls`")
         if url.endswith("/models") and response.status_code != 200:
             self._refused(url, response.status_code, response.content)
-        try:
-            found = response.json()
-        except ValueError:
+        return _object_in(response)
+
+    async def _get(self, url: str) -> httpx2.Response:
+        """What stands at an address."""
+        return await self.client.get(url, timeout=min(30.0, self.options.timeout_seconds))
+
+    def _suspect_all(self) -> None:
+        """Have all replicas looked at before they are asked again."""
+        for replica in self.turn.replicas:
+            replica.is_strange = bool(self._met)
+
+    async def _look_again(self, replica: Replica) -> httpx2.Response | None:
+        """See that a replica is what the preflight met; where it does not say yet, what it answered instead.
+
+        Raises:
+            JudgeError: It is another one.
+            httpx2.RequestError: It cannot be reached.
+        """
+        async with replica.looking:
+            if not replica.is_strange:
+                return None
+            found: dict[str, dict[str, Any] | None] = {}
+            for url in addresses(replica.url)[: 1 if self._met["server_version"] is None else 2]:
+                response = await self._get(url)
+                if _may_pass(response.status_code) or (response.status_code != 200 and not found):
+                    return response
+                found[url] = _object_in(response)
+
+            async def told(url: str) -> dict[str, Any] | None:
+                return found.get(url)
+
+            name = self.options.name
+            try:
+                now = await look_at_server(name, self.options.model, [replica.url], told)
+            except JudgeError as error:
+                self._failure = str(error)
+                raise
+            changed = [key for key, value in self._met.items() if value not in (None, now[key])]
+            if changed:
+                said = "; ".join(f"{key} is {now[key]!r} and was {self._met[key]!r}" for key in changed)
+                self._fail(
+                    f"{replica.url} came back as another server ({said}); expected the one that the preflight met; "
+                    "serve that one and run the same command again, or give this judge another name"
+                )
+            replica.is_strange = False
             return None
-        return found if isinstance(found, dict) and response.status_code == 200 else None
 
     async def ask(self, body: Body, attempt: Attempt) -> Reply:
         """The reply to one request, tried again and again as the module says.
@@ -131,7 +179,9 @@ class Link:
             sent_at = loop.time()
             try:
                 async with asyncio.timeout(self.options.timeout_seconds):
-                    response = await self.client.post(
+                    not_yet = await self._look_again(replica)
+                    sent_at = loop.time()
+                    response = not_yet or await self.client.post(
                         f"{replica.url}/chat/completions", content=body, headers={"Content-Length": str(body.n_bytes)}
                     )
             except (TimeoutError, httpx2.TimeoutException):
@@ -140,6 +190,7 @@ class Link:
             except httpx2.RequestError as error:
                 if isinstance(error, httpx2.ConnectError) and replica.is_dying:
                     replica.is_dead = True
+                replica.is_strange = bool(self._met)
                 return self._failed(replica, f"no connection ({type(error).__name__})")
         return self._look(replica, response, attempt, sent_at, loop.time() - sent_at)
 
@@ -148,7 +199,7 @@ class Link:
     ) -> Reply | str:
         """The reply that a response holds, or why it has none yet."""
         status = response.status_code
-        if status in _PASSING or status >= 500:
+        if _may_pass(status):
             self.pace.shrink(sent_at)
             words = server_words(response.content, self._key)
             replica.is_dying |= _ENGINE_GONE in words
@@ -202,8 +253,9 @@ class Link:
                             health = await self.client.get(replica.url.removesuffix("/v1") + "/health", timeout=10.0)
                         except httpx2.RequestError:
                             continue
-                        if health.status_code < 500 and health.status_code not in _PASSING:
+                        if not _may_pass(health.status_code):
                             self._n_pauses += 1
+                            self._suspect_all()
                             return
                 seconds = sum(self.options.pause_seconds)
                 self._fail(
@@ -212,3 +264,17 @@ class Link:
                 )
             finally:
                 self._is_open.set()
+
+
+def _may_pass(status: int) -> bool:
+    """Whether a request that met this status is worth another try."""
+    return status in _PASSING or status >= 500
+
+
+def _object_in(response: httpx2.Response) -> dict[str, Any] | None:
+    """The JSON object that a response of status 200 holds; None where it holds none."""
+    try:
+        found = response.json()
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and response.status_code == 200 else None

@@ -9,7 +9,7 @@ import random
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -88,6 +88,8 @@ class Replica:
         n_failed: Requests that failed since the last one that went well.
         is_dying: It said that its engine is gone.
         is_dead: It said so and then refused to be reached; it is not asked again.
+        is_strange: It may have been started anew since it was last looked at, as another one even.
+        looking: Held while it is looked at.
     """
 
     url: str
@@ -95,6 +97,8 @@ class Replica:
     n_failed: int = 0
     is_dying: bool = False
     is_dead: bool = False
+    is_strange: bool = False
+    looking: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
 
 
 class Turn:

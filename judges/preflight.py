@@ -36,7 +36,8 @@ async def look_at_server(
     """
     told: list[dict[str, Any]] = []
     for url in urls:
-        rows = ((await get(f"{url}/models")) or {}).get("data") or []
+        models, version_of = addresses(url)
+        rows = ((await get(models)) or {}).get("data") or []
         served = {str(row.get("id")): row for row in rows if isinstance(row, dict)}
         if model not in served:
             near = get_close_matches(model, served, 1)
@@ -49,7 +50,7 @@ async def look_at_server(
                 f"judge {name}: {url} holds max_model_len {length} tokens; expected at least {MIN_CONTEXT}; serve it "
                 "with --max-model-len 32768"
             )
-        version = ((await get(url.removesuffix("/v1") + "/version")) or {}).get("version")
+        version = ((await get(version_of)) or {}).get("version")
         told.append({"root": row.get("root"), "max_model_len": length, "server_version": version})
         if told[-1] != told[0]:
             raise JudgeError(
@@ -57,6 +58,11 @@ async def look_at_server(
                 "same model with the same version and flags, or make them two judges"
             )
     return told[0]
+
+
+def addresses(url: str) -> tuple[str, str]:
+    """Where a server with this base address lists its models and says its version."""
+    return f"{url}/models", url.removesuffix("/v1") + "/version"
 
 
 def obvious_pair() -> tuple[bytes, bytes]:

@@ -134,7 +134,10 @@ class Verdict:
 
 @runtime_checkable
 class Judge(Protocol):
-    """Looks at two grids and says which one shows a single concept more clearly."""
+    """Looks at two grids and says which one shows a single concept more clearly.
+
+    One with options is a `Claimant` too, so that a change of them is noticed even where nothing is left to ask.
+    """
 
     @property
     def name(self) -> str:
@@ -166,6 +169,21 @@ class Judge(Protocol):
             JudgeError: It cannot be asked any more.
         """
         ...
+
+
+@runtime_checkable
+class Claimant(Protocol):
+    """A judge that can say without asking anybody what its replies follow from, as far as it knows."""
+
+    def claims(self) -> Mapping[str, Any]:
+        """The part of what `prepare` says that needs no server: its options and versions; JSON values."""
+        ...
+
+
+def claims_of(judge: Judge) -> dict[str, Any]:
+    """What a judge says of itself without asking anybody: at least its name and kind."""
+    said = judge.claims() if isinstance(judge, Claimant) else {}
+    return {**said, "name": judge.name, "kind": judge.kind}
 
 
 class JudgeError(Exception):

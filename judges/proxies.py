@@ -40,9 +40,13 @@ class ProxyJudge:
         if self.name not in WAYS:
             raise ValueError(f"name: got {self.name!r}; expected one of {', '.join(WAYS)}; choose one of these")
 
+    def claims(self) -> Mapping[str, Any]:
+        """Name, kind and version of the features: all that the replies follow from."""
+        return {"name": self.name, "kind": self.kind, "version": VERSION}
+
     async def prepare(self) -> Mapping[str, Any]:
-        """Name and version of the features: all that the replies follow from."""
-        return {"judge": self.name, "kind": self.kind, "version": VERSION}
+        """Its claims; there is nothing to make ready."""
+        return self.claims()
 
     async def compare(self, grid_a: bytes, grid_b: bytes) -> tuple[Reply, ...]:
         """One reply, with both coherences where a judge would give its reasons.

@@ -92,29 +92,36 @@ class Replies:
         Raises:
             RepliesError: The replies that are there follow from something else; says what.
         """
-        path = self.path.with_suffix(".identity.json")
-        new = json.loads(json.dumps(identity))
-        if path.exists():
-            try:
-                old = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise RepliesError(
-                    f"{path}: got no JSON; expected an object; put it back or remove the folder"
-                ) from error
-            changed = [key for key in sorted({*old, *new} - MAY_DIFFER) if old.get(key) != new.get(key)]
-            if changed:
-                said = "; ".join(f"{key} is {new.get(key)!r} and was {old.get(key)!r}" for key in changed)
-                raise RepliesError(
-                    f"{path}: got another judge of the name {self._judge!r} ({said}); expected the one that gave the "
-                    "replies there; serve that one, or give this one another name or folder"
-                )
-        elif self.answered:
-            raise RepliesError(f"{path}: got none; expected what the replies beside it follow from; put it back")
-        else:
+        old = stored_identity(self.path.parent, self._judge)
+        self._compare(old, identity, {*old, *identity})
+        if not old:
+            path = _identity_path(self.path.parent, self._judge)
             aside = path.with_suffix(".part")
-            aside.write_text(json.dumps(new, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+            aside.write_text(json.dumps(dict(identity), indent=1, sort_keys=True) + "\n", encoding="utf-8")
             aside.replace(path)
         self._identified = True
+
+    def check(self, claims: Mapping[str, Any]) -> None:
+        """See that a judge may be the one whose replies are there, by the part of its identity that it knows itself.
+
+        Raises:
+            RepliesError: As `identify` does.
+        """
+        self._compare(stored_identity(self.path.parent, self._judge), claims, set(claims))
+
+    def _compare(self, old: Mapping[str, Any], identity: Mapping[str, Any], keys: set[str]) -> None:
+        """Refuse an identity whose keys differ from what is stored; where nothing is, there may be no replies."""
+        path = _identity_path(self.path.parent, self._judge)
+        if not old and self.answered:
+            raise RepliesError(f"{path}: got none; expected what the replies beside it follow from; put it back")
+        new = json.loads(json.dumps(dict(identity)))
+        changed = [key for key in sorted(keys - MAY_DIFFER) if old and old.get(key) != new.get(key)]
+        if changed:
+            said = "; ".join(f"{key} is {new.get(key)!r} and was {old.get(key)!r}" for key in changed)
+            raise RepliesError(
+                f"{path}: got another judge of the name {self._judge!r} ({said}); expected the one that gave the "
+                "replies there; serve that one, or give this one another name or folder"
+            )
 
     def add(self, presentation_id: str, replies: Sequence[Reply]) -> None:
         """Add all the replies to one presentation in the order in which they came.
@@ -174,6 +181,35 @@ class Replies:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def stored_identity(folder: Path, judge: str) -> dict[str, Any]:
+    """What the stored replies of a judge follow from; empty where it was never asked.
+
+    Args:
+        folder: Where its replies are.
+        judge: Its name.
+
+    Raises:
+        RepliesError: What is there cannot be read.
+    """
+    path = _identity_path(folder, judge)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise _failure(path, "read", error) from error
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not found:
+        raise RepliesError(f"{path}: got no JSON object; expected one with values; put it back or remove the folder")
+    return found
+
+
+def _identity_path(folder: Path, judge: str) -> Path:
+    """Where it stands what the replies of a judge follow from."""
+    return folder / f"{judge}.identity.json"
 
 
 def read_replies(path: Path) -> Iterator[StoredReply]:

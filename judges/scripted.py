@@ -50,10 +50,14 @@ class ScriptedJudge:
             if not lowest <= value <= 1:
                 raise ValueError(f"{option}: got {value}; expected {lowest} to 1; set it there")
 
-    async def prepare(self) -> Mapping[str, Any]:
+    def claims(self) -> Mapping[str, Any]:
         """Its options; it has nothing else."""
         options = ("accuracy", "position_bias", "invalid", "seed")
         return {"kind": self.kind, "name": self.name, **{option: getattr(self, option) for option in options}}
+
+    async def prepare(self) -> Mapping[str, Any]:
+        """Its claims; there is nothing to make ready."""
+        return self.claims()
 
     async def compare(self, grid_a: bytes, grid_b: bytes) -> tuple[Reply, ...]:
         """One reply, in the form that the prompt asks for."""

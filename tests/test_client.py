@@ -215,6 +215,12 @@ def test_a_key_that_is_missing_is_named(server: Server, monkeypatch: Any) -> Non
         ({"urls": ()}, "urls: got ()"),
         ({"name": "../x"}, "it names a file"),
         ({"n_at_once": 0}, "n_at_once: got 0"),
+        ({"model": ""}, "model: got ''; expected the name that the server serves it under; set it"),
+        ({"temperature": -0.1}, "temperature: got -0.1; expected 0 or more"),
+        ({"temperature": float("nan")}, "temperature: got nan; expected 0 or more"),
+        ({"backoff_seconds": -1.0}, "backoff_seconds: got -1.0; expected 0 or more"),
+        ({"pause_seconds": ()}, "pause_seconds: got (); expected one or more pauses of 0 or more; set it so"),
+        ({"pause_seconds": (1.0, -5.0)}, "pause_seconds: got (1.0, -5.0); expected one or more pauses of 0"),
     ],
 )
 def test_options_are_checked(options: dict[str, Any], words: str) -> None:

@@ -49,7 +49,7 @@ def test_a_panel_is_three_judges_of_the_kind_proxy() -> None:
         assert isinstance(judge, Judge)
         assert judge.kind == "proxy"
         assert judge.n_at_once == 1
-        assert asyncio.run(judge.prepare()) == {"judge": judge.name, "kind": "proxy", "version": 1}
+        assert asyncio.run(judge.prepare()) == {"name": judge.name, "kind": "proxy", "version": 1}
     with pytest.raises(ValueError, match="name: got 'hog'; expected one of pixels, texture, filters; choose one"):
         ProxyJudge("hog")
 
