@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from made_votes import presentation
 
+from judges.drawn import MethodNote, Notes, PairNote
 from judges.figures import report_figure, write_figure
 from judges.markdown import letters, report_markdown
 from judges.protocol import PAPER, Choice, JudgeKind, Presentation, Settings, Verdict
@@ -187,6 +188,41 @@ def test_a_figure_has_an_ending_that_is_known(vlms: Report, tmp_path: Path) -> N
 def test_judges_have_a_kind() -> None:
     with pytest.raises(ValueError, match="got none for vision; expected the kind of every judge; say which"):
         report([], {"vision": {}}, QUICK, title="", kinds={}, labels={}, easiest="easy")
+
+
+NOTES = Notes(
+    pairs=(
+        PairNote("s", 0, ("aa", "bb"), 4, 2, 1, "Beta: 2 eligible units"),
+        PairNote("s", 0, ("aa", "cc"), 4, 4, 0, ""),
+        PairNote("s", 0, ("bb", "cc"), 4, 2, 0, "Beta: 2 eligible units"),
+        PairNote("s", 1, ("aa", "bb"), 4, 3, 2, "Beta: 3 eligible units"),
+        PairNote("s", 1, ("aa", "cc"), 4, 4, 0, ""),
+        PairNote("s", 1, ("bb", "cc"), 4, 2, 0, "Beta: 2 eligible units"),
+    ),
+    methods=(MethodNote("s", 0, "aa", 9, 1),),
+    planted=("s: no planted pairs 'one blank': the images have no labels",),
+)
+
+
+def test_what_could_not_be_drawn_is_said_in_a_few_lines(vlms: Report) -> None:
+    found = replace(vlms, notes=NOTES)
+    text = report_markdown(found)
+    assert text == report_markdown(vlms) + (
+        "\n## What could not be drawn\n\n"
+        "- 2 of 4 unit pairs (Beta: 2 eligible units; token seeds 0, 1): Alpha | one against Beta, Beta against cc.\n"
+        "- 3 of 4 unit pairs (Beta: 3 eligible units; token seeds 1): Alpha | one against Beta.\n"
+        "- Unit pairs with equal grids, kept as null pairs: Alpha | one against Beta 3.\n"
+        "- s: no planted pairs 'one blank': the images have no labels.\n"
+    )
+    whole = Notes(pairs=(NOTES.pairs[1],), methods=NOTES.methods)
+    assert report_markdown(replace(vlms, notes=whole)) == report_markdown(vlms)
+
+
+def test_json_has_the_notes() -> None:
+    none: dict[str, dict[str, Verdict]] = {"vision": {}}
+    found = report(tournament(), none, QUICK, title="", kinds=VLMS, labels={}, easiest="easy", notes=NOTES)
+    assert as_json(found)["notes"] == json.loads(json.dumps(asdict(NOTES)))
+    assert as_json(replace(found, notes=None))["notes"] is None
 
 
 def test_letters() -> None:
