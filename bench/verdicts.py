@@ -71,13 +71,12 @@ def standing_values(one: "Standing", over: str) -> dict[str, Value]:
     """The values of one method, without a prefix."""
     remark = one.win_rate.reason or None
     counts: dict[str, Any] = {"n": one.decided, "n_excluded": one.undecided}
-    estimated = {
-        "win_rate": (one.win_rate, over),
-        "win_rate_consistent": (one.swap_consistent, "unit pairs"),
-        "flip_rate": (one.flip_rate, "unit pairs"),
-        "strength": (one.strength, "unit pairs"),
+    found = {
+        "win_rate": value_of(one.win_rate, over, **counts),
+        "win_rate_consistent": value_of(one.swap_consistent, "unit pairs", n=one.n_won_in_both, n_excluded=0),
+        "flip_rate": value_of(one.flip_rate, "unit pairs", n=one.n_decided_in_both, n_excluded=0),
+        "strength": value_of(one.strength, "unit pairs", **counts),
     }
-    found = {name: value_of(estimate, what, **counts) for name, (estimate, what) in estimated.items()}
     ends = (one.rank_low, one.rank_high)
     if one.rank is None or one.p_best is None:
         found |= dict.fromkeys(("rank", "p_best"), Value.null(remark or "no decided presentation", **counts))

@@ -2,7 +2,9 @@
 
 A planted pair that has an answer tests whether the judge sees it; a null pair, on which neither grid is more coherent,
 tests whether it names A as often as B. A judge passes the gate with at least 95 % right on the easiest rung and a share
-of A on null pairs within 5 points of one half. Tables made from a judge that does not pass carry a warning.
+of A on null pairs within 5 points of one half. Of the bias, the 95 % interval is judged, not the number: it fails only
+where the interval lies wholly beyond 5 points, because a fair judge is often farther off than that on a hundred pairs
+by chance alone. Tables made from a judge that does not pass carry a warning.
 """
 
 from collections.abc import Mapping, Sequence
@@ -117,7 +119,7 @@ def _calibration(judge: str, planted: Sequence[Presentation], said: Mapping[str,
     n_null, n_a = len(letters) - letters.count("none"), letters.count("A")
     of_a = share(n_a, n_null, "answered null pair")
     bias = of_a.on_line(1.0, -50.0)
-    return Calibration(judge, found, n_null, bias, _gate(found, bias, easiest, n_planted=len(planted)))
+    return Calibration(judge, found, n_null, bias, _gate(found, bias, easiest, n_planted=len(planted), n_null=n_null))
 
 
 def _rung(name: str, presentations: Sequence[Presentation], said: Mapping[str, Verdict]) -> Rung:
@@ -140,17 +142,19 @@ def _is_right(presentation: Presentation, said: Mapping[str, Verdict]) -> bool:
     return said[presentation.id].choice == presentation.expected
 
 
-def _gate(found: Sequence[Rung], bias: Estimate, easiest: str, *, n_planted: int) -> Gate:
+def _gate(found: Sequence[Rung], bias: Estimate, easiest: str, *, n_planted: int, n_null: int) -> Gate:
     """Whether these pass, and by what."""
-    right = next((rung.right.value for rung in found if rung.name == easiest), None)
+    rung = next((rung for rung in found if rung.name == easiest), None)
+    right = None if rung is None else rung.right.value
     if n_planted == 0:
         return Gate(None, "no planted pairs")
     missing = [what for what, value in ((f"rung '{easiest}'", right), ("null pairs", bias.value)) if value is None]
-    if right is None or bias.value is None:
+    if rung is None or right is None or bias.value is None or bias.low is None or bias.high is None:
         return Gate(None, f"no answers on {' and '.join(missing)}")
-    sees, is_fair = right >= LEAST_RIGHT, abs(bias.value) <= LARGEST_BIAS
+    sees, is_fair = right >= LEAST_RIGHT, bias.low <= LARGEST_BIAS and bias.high >= -LARGEST_BIAS
     return Gate(
         sees and is_fair,
-        f"{right:.1f} % right on '{easiest}' ({'at least' if sees else 'less than'} {LEAST_RIGHT:g} %); "
-        f"null bias {bias.value:+.1f} points ({'within' if is_fair else 'beyond'} {LARGEST_BIAS:g})",
+        f"{right:.1f} % of {rung.n} right on '{easiest}' ({'at least' if sees else 'less than'} {LEAST_RIGHT:g} %); "
+        f"null bias {bias.value:+.1f} points on {n_null}, interval {bias.low:+.1f} to {bias.high:+.1f} "
+        f"({'reaches within' if is_fair else 'wholly beyond'} {LARGEST_BIAS:g})",
     )

@@ -3,10 +3,13 @@
 Rates are printed as in Table 3 of Bağcı et al. 2026: two decimals, and one in the brackets of the 95 % interval.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from judges.agreement import RUNGS
+from judges.calibration import LARGEST_BIAS, LEAST_RIGHT
+from judges.drawn import PairNote
 from judges.estimates import Estimate
 from judges.ranking import Standing
 from judges.report import Report, warnings
@@ -22,7 +25,7 @@ def report_markdown(found: Report) -> str:
     if said:
         parts.append("\n".join(f"- **Warning:** {one}." for one in said))
     parts += [_summary(found), *_standings(found), *_matrix(found), *_judges(found), *_calibrations(found)]
-    parts += [*_agreement(found), *_without(found)]
+    parts += [*_agreement(found), *_without(found), *_draw(found)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -173,7 +176,11 @@ def _calibrations(found: Report) -> list[str]:
     if rows:
         columns = ["judge", "planted pair", "answers", "invalid", "right, %", "right in both orders, %"]
         parts.append(_table(found, columns, rows))
-    return [*parts, "\n".join(gates)]
+    note = (
+        f"The gate: at least {LEAST_RIGHT:g} % right on the easiest rung, and a null bias whose 95 % interval does not "
+        f"lie wholly beyond {LARGEST_BIAS:g} points."
+    )
+    return [*parts, "\n".join(gates), note]
 
 
 def _agreement(found: Report) -> list[str]:
@@ -198,6 +205,34 @@ def _without(found: Report) -> list[str]:
     ]
     columns = ["method", "rank", *(f"without {voter.judge}" for voter in voters)]
     return [_heading(found, "Ranks without one judge"), _table(found, columns, rows)]
+
+
+def _draw(found: Report) -> list[str]:
+    """What became of the draw, where it is not all that was asked for."""
+    if found.notes is None:
+        return []
+    few: dict[tuple[int, int, str], list[PairNote]] = {}
+    equal: Counter[tuple[str, str]] = Counter()
+    for one in found.notes.pairs:
+        if one.drawn < one.asked:
+            few.setdefault((one.drawn, one.asked, one.reason), []).append(one)
+        if one.null:
+            equal[one.methods] += one.null
+    lines = [
+        f"- {drawn} of {asked} unit pairs ({reason}; token seeds "
+        f"{', '.join(map(str, sorted({one.token_seed for one in group})))}): "
+        f"{', '.join(_against(found, methods) for methods in dict.fromkeys(one.methods for one in group))}."
+        for (drawn, asked, reason), group in few.items()
+    ]
+    if equal:
+        counts = ", ".join(f"{_against(found, methods)} {count}" for methods, count in equal.items())
+        lines.append(f"- Unit pairs with equal grids, kept as null pairs: {counts}.")
+    lines += [f"- {reason}." for reason in found.notes.planted]
+    return [_heading(found, "What could not be drawn"), "\n".join(lines)] if lines else []
+
+
+def _against(found: Report, methods: tuple[str, str]) -> str:
+    return " against ".join(map(found.label, methods))
 
 
 def _told(number: Estimate) -> str:

@@ -53,7 +53,7 @@ def planted(
     digest: Callable[[Sequence[int]], str],
     n_images: int = 0,
 ) -> Drawn:
-    """`Settings.planted` pairs of every rung, each in both orders.
+    """`Settings.planted` pairs of every rung, each in both orders; one grid twice is one request, shown once.
 
     The pairs of a rung do not depend on other rungs or on how many there are; null pairs take the purities in turn.
     Where a rung cannot be made, it is left out and the notes say why: without labels only null pairs of images at
@@ -83,7 +83,7 @@ def planted(
             pair = source.pair(rung, ordinal, bits)
             grids = digest(pair[0]), digest(pair[1])
             recipes |= zip(grids, pair, strict=True)
-            presentations += present(
+            both = present(
                 methods=("", ""),
                 units=(-1, -1),
                 grids=grids,
@@ -93,6 +93,7 @@ def planted(
                 expected="none" if rung in NULLS else "A",
                 ordinal=ordinal,
             )
+            presentations += both[:1] if rung == SAME else both
     return Drawn(tuple(presentations), recipes, Notes(planted=tuple(reasons)))
 
 

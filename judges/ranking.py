@@ -39,7 +39,9 @@ class Standing:
         groups: Numbers of the rank groups that it is in, from the best; empty without a rate.
         p_best: In which share of the resamples no method has a higher rate, in %; ties are shared.
         swap_consistent: Of the unit pairs that one method won in both orders, the share that it won.
+        n_won_in_both: Its unit pairs that one method, it or the other, won in both orders.
         flip_rate: Of its unit pairs with both orders decided, the share whose winner changes with the order.
+        n_decided_in_both: Its unit pairs with both orders decided.
         strength: Bradley-Terry strength in natural-log odds; the mean over the pool is 0.
         rate_if_half: The win rate if an undecided presentation were half a win.
         rank_if_half: The rank by that rate.
@@ -57,7 +59,9 @@ class Standing:
     groups: tuple[int, ...]
     p_best: float | None
     swap_consistent: Estimate
+    n_won_in_both: int
     flip_rate: Estimate
+    n_decided_in_both: int
     strength: Estimate
     rate_if_half: float | None
     rank_if_half: int | None
@@ -110,16 +114,14 @@ def rank(votes: Votes, settings: Settings) -> Ranking:
     rate_estimates = _estimates(rates, by_setting.rates(settings.undecided), of_rates)
     swapped = _estimates(counted.consistent_rates(), drawn.consistent_rates(), reasons, "unit pair won in both orders")
     flips = _estimates(counted.flip_rates(), drawn.flip_rates(), reasons, "unit pair with both orders decided")
-    best = _best(drawn_rates)
-    powers = _strengths(counted, drawn, settings.undecided, votes.methods)
+    best, powers = _best(drawn_rates), _strengths(counted, drawn, settings.undecided, votes.methods)
     halves = counted.rates("half")
     ranks_if_half = ranks_by(halves)
-    by_seed = {
-        int(seed): _one_seed(ended, int(seed), n).rates(settings.undecided) for seed in np.unique(ended.token_seed)
-    }
+    by_seed = _by_seed(ended, n, settings.undecided)
     standings = []
     for m, method in enumerate(votes.methods):
         has_rank = bool(np.isfinite(rates[m]))
+        n_same = int(counted.both[m].sum() + counted.both[:, m].sum())
         low, high = np.quantile(drawn_ranks[:, m], [0.025, 0.975], method="inverted_cdf")
         standings.append(
             Standing(
@@ -134,7 +136,9 @@ def rank(votes: Votes, settings: Settings) -> Ranking:
                 groups=groups[m],
                 p_best=float(best[m]) if has_rank else None,
                 swap_consistent=swapped[m],
+                n_won_in_both=n_same,
                 flip_rate=flips[m],
+                n_decided_in_both=n_same + int(counted.flips[m].sum()),
                 strength=powers[m],
                 rate_if_half=_or_none(halves[m]),
                 rank_if_half=int(ranks_if_half[m]) if np.isfinite(halves[m]) else None,
@@ -185,11 +189,14 @@ def _by_id(votes: Votes) -> Votes:
     )
 
 
-def _one_seed(ended: Outcomes, seed: int, n_methods: int) -> Tally:
-    """The counts of one token seed."""
-    here = ended.token_seed == seed
+def _by_seed(ended: Outcomes, n_methods: int, how: Literal["drop", "half"]) -> dict[int, Float[np.ndarray, " methods"]]:
+    """The win rates of each token seed by itself."""
     columns = (ended.first, ended.second, ended.token_seed, ended.wins_first, ended.wins_second, ended.undecided)
-    return tally(Outcomes(*(column[here] for column in columns)), n_methods)
+    found = {}
+    for seed in np.unique(ended.token_seed).tolist():
+        here = ended.token_seed == seed
+        found[seed] = tally(Outcomes(*(column[here] for column in columns)), n_methods).rates(how)
+    return found
 
 
 def _per_method(ended: Outcomes, n_methods: int) -> Int[np.ndarray, " methods"]:

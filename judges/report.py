@@ -1,8 +1,8 @@
 """All that is said about one pool and one panel: as data, as JSON and as warnings.
 
-A panel with a proxy on it is a `proxy panel` in every heading and column, one with a script on it a `scripted panel`;
-the paper's name for the rank is kept for panels of vision-language models. `judges.markdown` and `judges.figures` show
-what is here.
+The paper's name for the rank is kept for panels of vision-language models alone. Any other is a `proxy panel` in every
+heading and table, or a `scripted panel` where a script is on it and no proxy. `judges.markdown` and `judges.figures`
+show what is here.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -13,8 +13,9 @@ import numpy as np
 
 from judges.agreement import Agreement, agreement, rungs
 from judges.calibration import LARGEST_BIAS, Calibration, calibrate, effective_judges
+from judges.drawn import Notes
 from judges.estimates import Estimate
-from judges.protocol import JudgeKind, Presentation, Settings, Verdict
+from judges.protocol import Presentation, Settings, Verdict
 from judges.ranking import SEEDS_OF_THE_PROTOCOL, Ranking, rank
 from judges.votes import Votes
 
@@ -28,7 +29,7 @@ class Report:
 
     Attributes:
         title: What was ranked: backbone, site, expansion.
-        kinds: The kind of each judge, in the order of the panel.
+        kinds: The kind of each judge, in the order of the panel; a plugin may have one of its own.
         labels: What people call each method, by id; ids stand for those that are missing.
         ranking: The methods.
         agreement: The judges on real presentations.
@@ -36,10 +37,11 @@ class Report:
         effective_by_errors: Independent judges that the panel is worth, by their errors on planted pairs.
         rungs: How the replies of each judge were read.
         accepted: Judges that are used whatever the gate says.
+        notes: What became of the draw; None where nobody told.
     """
 
     title: str
-    kinds: Mapping[str, JudgeKind]
+    kinds: Mapping[str, str]
     labels: Mapping[str, str]
     ranking: Ranking
     agreement: Agreement
@@ -47,12 +49,15 @@ class Report:
     effective_by_errors: Estimate
     rungs: Mapping[str, Mapping[str, int]]
     accepted: frozenset[str]
+    notes: Notes | None = None
 
     @property
     def panel(self) -> str:
-        """What every heading and column says of the panel; empty for vision-language models."""
+        """What every heading and table says of the panel; empty where all are vision-language models."""
         found = set(self.kinds.values())
-        return "proxy panel" if "proxy" in found else "scripted panel" if "scripted" in found else ""
+        if found <= {"vlm"}:
+            return ""
+        return "scripted panel" if "scripted" in found and "proxy" not in found else "proxy panel"
 
     def label(self, method: str) -> str:
         """What people call a method."""
@@ -65,10 +70,11 @@ def report(
     settings: Settings,
     *,
     title: str,
-    kinds: Mapping[str, JudgeKind],
+    kinds: Mapping[str, str],
     labels: Mapping[str, str],
     easiest: str,
     accepted: Collection[str] = (),
+    notes: Notes | None = None,
 ) -> Report:
     """All that follows from the verdicts on the presentations of one site, planted ones included.
 
@@ -81,6 +87,7 @@ def report(
         labels: What people call each method, by id.
         easiest: Name of the rung of planted pairs that the gate looks at.
         accepted: Judges that are used whatever the gate says.
+        notes: What became of the draw, as the manifest has it.
 
     Raises:
         ValueError: A judge without a kind, or presentations that do not fit together.
@@ -101,6 +108,7 @@ def report(
         effective_judges(presentations, verdicts),
         rungs(presentations, verdicts),
         frozenset(accepted),
+        notes,
     )
 
 

@@ -1,6 +1,7 @@
 """Planted pairs: known accuracy is recovered, and the gate closes where it should."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,7 +10,10 @@ from scipy.stats import norm
 
 from judges.calibration import Calibration, calibrate, effective_judges
 from judges.estimates import difference_of_paired_shares, share
-from judges.protocol import Choice, Presentation, Verdict
+from judges.grids import grid_digest
+from judges.planted import NULLS
+from judges.planted import planted as draw_planted
+from judges.protocol import Choice, Presentation, Settings, Verdict
 
 EASY, HARD, NULL = "easy", "hard", "same grid"
 
@@ -76,21 +80,48 @@ def test_counts_of_one_judge() -> None:
 
 
 @pytest.mark.parametrize(
-    ("n_right", "n_to_a", "passed", "words"),
+    ("n_right", "n_to_a", "passed", "sees", "leans"),
     [
-        (95, 55, True, "95.0 % right on 'easy' (at least 95 %); null bias +5.0 points (within 5)"),
-        (94, 50, False, "94.0 % right on 'easy' (less than 95 %); null bias +0.0 points (within 5)"),
-        (100, 44, False, "100.0 % right on 'easy' (at least 95 %); null bias -6.0 points (beyond 5)"),
+        (95, 64, True, "95.0 % of 100 right on 'easy' (at least 95 %)", "+14.0 points on 100, interval +4.2 to +22.7"),
+        (94, 50, False, "94.0 % of 100 right on 'easy' (less than 95 %)", "+0.0 points on 100, interval -9.6 to +9.6"),
+        (99, 34, False, "99.0 % of 100 right on 'easy' (at least 95 %)", "-16.0 points on 100, interval -24.5 to -6.3"),
     ],
 )
-def test_the_gate(n_right: int, n_to_a: int, passed: bool, words: str) -> None:
+def test_the_gate(n_right: int, n_to_a: int, passed: bool, sees: str, leans: str) -> None:
     verdicts: dict[str, Verdict] = {}
     for rung, n_hits in ((EASY, n_right), (NULL, n_to_a)):
         for k, one in enumerate(planted(rung, 50)):
             hit, miss = ("A", "B") if one.expected != "B" else ("B", "A")
             verdicts[one.id] = Verdict(hit if k < n_hits else miss, "json")  # type: ignore[arg-type]
     gate = one_judge(verdicts).gate
-    assert (gate.passed, gate.reason) == (passed, words)
+    ending = "wholly beyond 5" if n_to_a == 34 else "reaches within 5"
+    assert (gate.passed, gate.reason) == (passed, f"{sees}; null bias {leans} ({ending})")
+
+
+def nulls_of_a_run() -> list[Presentation]:
+    """The null pairs that a run plants, on labelled images, and an easy rung."""
+    labels = np.random.default_rng(0).integers(0, 48, 2000)
+    digest = partial(grid_digest, "data", cell_px=48)
+    drawn = draw_planted(labels, site="site", settings=Settings(), stream={}, digest=digest)
+    return [*planted(EASY, 20), *(one for one in drawn.presentations if one.rung in NULLS)]
+
+
+def test_a_fair_coin_passes_and_a_judge_of_one_letter_does_not() -> None:
+    """The coin gives one answer to one request, however often it is asked, as a model at temperature 0 does."""
+    shown = nulls_of_a_run()
+    right = {one.id: Verdict(one.expected, "json") for one in shown if one.rung == EASY}
+    nulls = [one for one in shown if one.rung != EASY]
+    rng = np.random.default_rng(0)
+    letters: tuple[Choice, ...] = ("A", "B")
+    coins = {}
+    for number in range(500):
+        tossed = {grids: Verdict(letters[rng.integers(2)], "json") for grids in {one.grids: None for one in nulls}}
+        coins[f"coin {number}"] = right | {one.id: tossed[one.grids] for one in nulls}
+    failed = sum(one.gate.passed is False for one in calibrate(shown, coins, EASY))
+    assert failed < 15
+    for letter in letters:
+        said = {"stuck": right | {one.id: Verdict(letter, "json") for one in nulls}}
+        assert [one.gate.passed for one in calibrate(shown, said, EASY)] == [False]
 
 
 def test_what_is_missing_is_said() -> None:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from made_votes import presentation
 
+from judges.drawn import MethodNote, Notes, PairNote
 from judges.figures import report_figure, write_figure
 from judges.markdown import letters, report_markdown
 from judges.protocol import PAPER, Choice, JudgeKind, Presentation, Settings, Verdict
@@ -81,16 +82,17 @@ def headings(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith("#")]
 
 
-def columns(text: str) -> list[str]:
+def columns(text: str, n: int | None = None) -> list[str]:
+    """Names of the first n columns of every table."""
     lines = text.splitlines()
     heads = [line for line, below in pairwise(lines) if below.startswith("| ---")]
-    return [cell.strip() for line in heads for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+    return [cell.strip() for line in heads for cell in re.split(r"(?<!\\)\|", line)[1:-1][:n]]
 
 
 def test_a_proxy_panel_says_so_everywhere(proxies: Report, tmp_path: Path) -> None:
     text = report_markdown(proxies)
     assert len(headings(text)) >= 6
-    assert all("proxy panel" in line for line in [*headings(text), *columns(text)])
+    assert all("proxy panel" in line for line in [*headings(text), *columns(text, 1)])
     write_figure(report_figure(proxies), tmp_path / "figure.svg")
     for said in (text, json.dumps(as_json(proxies)), (tmp_path / "figure.svg").read_text(encoding="utf-8")):
         assert "llm rank" not in said.lower().replace("_", " ")
@@ -100,7 +102,7 @@ def test_a_proxy_panel_says_so_everywhere(proxies: Report, tmp_path: Path) -> No
 
 def test_a_scripted_panel_says_so() -> None:
     text = report_markdown(made({"script": "scripted", "vision": "vlm"}, QUICK))
-    assert all("scripted panel" in line for line in [*headings(text), *columns(text)])
+    assert all("scripted panel" in line for line in [*headings(text), *columns(text, 1)])
     assert "LLM Rank" not in text
 
 
@@ -188,11 +190,59 @@ def test_judges_have_a_kind() -> None:
         report([], {"vision": {}}, QUICK, title="", kinds={}, labels={}, easiest="easy")
 
 
+NOTES = Notes(
+    pairs=(
+        PairNote("s", 0, ("aa", "bb"), 4, 2, 1, "Beta: 2 eligible units"),
+        PairNote("s", 0, ("aa", "cc"), 4, 4, 0, ""),
+        PairNote("s", 0, ("bb", "cc"), 4, 2, 0, "Beta: 2 eligible units"),
+        PairNote("s", 1, ("aa", "bb"), 4, 3, 2, "Beta: 3 eligible units"),
+        PairNote("s", 1, ("aa", "cc"), 4, 4, 0, ""),
+        PairNote("s", 1, ("bb", "cc"), 4, 2, 0, "Beta: 2 eligible units"),
+    ),
+    methods=(MethodNote("s", 0, "aa", 9, 1),),
+    planted=("s: no planted pairs 'one blank': the images have no labels",),
+)
+
+
+def test_what_could_not_be_drawn_is_said_in_a_few_lines(vlms: Report) -> None:
+    found = replace(vlms, notes=NOTES)
+    text = report_markdown(found)
+    assert text == report_markdown(vlms) + (
+        "\n## What could not be drawn\n\n"
+        "- 2 of 4 unit pairs (Beta: 2 eligible units; token seeds 0, 1): Alpha | one against Beta, Beta against cc.\n"
+        "- 3 of 4 unit pairs (Beta: 3 eligible units; token seeds 1): Alpha | one against Beta.\n"
+        "- Unit pairs with equal grids, kept as null pairs: Alpha | one against Beta 3.\n"
+        "- s: no planted pairs 'one blank': the images have no labels.\n"
+    )
+    whole = Notes(pairs=(NOTES.pairs[1],), methods=NOTES.methods)
+    assert report_markdown(replace(vlms, notes=whole)) == report_markdown(vlms)
+
+
+def test_json_has_the_notes() -> None:
+    none: dict[str, dict[str, Verdict]] = {"vision": {}}
+    found = report(tournament(), none, QUICK, title="", kinds=VLMS, labels={}, easiest="easy", notes=NOTES)
+    assert as_json(found)["notes"] == json.loads(json.dumps(asdict(NOTES)))
+    assert as_json(replace(found, notes=None))["notes"] is None
+
+
 def test_letters() -> None:
     assert letters((1, 2)) == "a b"
     assert letters((26, 27)) == "z 27"
 
 
-def test_the_panel_is_a_proxy_panel_with_a_single_proxy(vlms: Report) -> None:
-    assert replace(vlms, kinds=PROXIES).panel == "proxy panel"
-    assert vlms.panel == ""
+@pytest.mark.parametrize(
+    ("kinds", "panel"),
+    [
+        (("vlm", "vlm"), ""),
+        (("vlm", "proxy"), "proxy panel"),
+        (("vlm", "scripted"), "scripted panel"),
+        (("scripted", "proxy"), "proxy panel"),
+        (("vlm", "clip"), "proxy panel"),
+        (("clip", "clip"), "proxy panel"),
+        (("clip", "scripted"), "scripted panel"),
+    ],
+)
+def test_only_vision_language_models_make_the_paper_s_panel(vlms: Report, kinds: tuple[str, ...], panel: str) -> None:
+    found = replace(vlms, kinds=dict(zip(PROXIES, (*kinds, kinds[0]), strict=True)))
+    assert found.panel == panel
+    assert ("LLM Rank" in report_markdown(found)) == (panel == "")

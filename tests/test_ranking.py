@@ -12,6 +12,7 @@ from made_votes import Model, drawn_pairs, in_both_orders, with_wins
 from scipy.optimize import minimize
 from scipy.stats import rankdata
 
+from bench.verdicts import standing_values
 from judges.bradley_terry import PRIOR, strengths
 from judges.groups import holm, separated
 from judges.protocol import PAPER, Settings
@@ -144,11 +145,21 @@ def test_counts_against_a_loop(votes: Votes) -> None:
         assert one.rate_if_half == pytest.approx(half)
         both = {pair: won for pair, won in ends.items() if len(won) == 2 and has(votes, pair, m)}
         same = [won[0] for won in both.values() if won[0] == won[1]]
+        assert (one.n_won_in_both, one.n_decided_in_both) == (len(same), len(both))
         assert one.swap_consistent.value == pytest.approx(100 * same.count(m) / len(same))
         assert one.flip_rate.value == pytest.approx(100 * (1 - len(same) / len(both)))
     assert sum(found.undecided.values()) == undecided.sum() / 2
     order = [votes.methods.index(one.method) for one in found.standings]
     assert found.wins.tolist() == wins[np.ix_(order, order)].tolist()
+
+
+def test_records_count_what_their_rates_are_of(votes: Votes) -> None:
+    for one in rank(votes, QUICK).standings:
+        values = standing_values(one, "unit pairs")
+        assert (values["win_rate"].n, values["win_rate"].n_excluded) == (one.decided, one.undecided)
+        assert (values["win_rate_consistent"].n, values["win_rate_consistent"].n_excluded) == (one.n_won_in_both, 0)
+        assert (values["flip_rate"].n, values["flip_rate"].n_excluded) == (one.n_decided_in_both, 0)
+        assert one.n_won_in_both < one.n_decided_in_both < one.decided / 2
 
 
 def has(votes: Votes, pair: int, method: int) -> bool:
