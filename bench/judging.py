@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +33,8 @@ from judges.grids import Grids, grid_digest
 from judges.manifest import Manifest
 from judges.pairing import Contestant, tournament
 from judges.planted import planted
-from judges.protocol import JudgeError, Settings
+from judges.protocol import Judge, JudgeError, Settings
+from judges.replies import read_replies
 from results.records import COMPLETE
 
 
@@ -204,10 +206,7 @@ def ask(
     """
     judges = [one for one in panel.judges if not only or one.name in only]
     rounds = drawn_everywhere(workshop, contests(suite, folder), panel.settings)
-    try:
-        prepared = asyncio.run(preflight(judges))
-    except JudgeError as error:
-        raise UsageError(str(error)) from error
+    prepared = ready(judges, [(where_of(folder, panel.name, one.site.label), drawn) for one, drawn in rounds])
     asked: dict[str, list[Asked]] = {}
     for contest, drawn in rounds:
         site = contest.site.label
@@ -224,18 +223,30 @@ def ask(
             kept = where / PICTURES if panel.kind == "llm_panel" else None  # a proxy panel's are made in no time
             grids = Grids(kept, pixels_of(workshop, contest.site), manifest.recipes, panel.settings.cell_px)
             stopped = {one.judge for sitting in asked.values() for one in sitting if one.failed is not None}
-            asked[site] = asyncio.run(
-                ask_panel(
-                    [one for one in judges if one.name not in stopped],
-                    manifest.presentations,
-                    grids.png,
-                    where / REPLIES,
-                    told,
-                    seed=panel.settings.seed,
-                    prepared=prepared,
-                )
+            some = [one for one in judges if one.name not in stopped]
+            sitting = ask_panel(
+                some, manifest.presentations, grids.png, where / REPLIES, told, panel.settings.seed, prepared=prepared
             )
+            asked[site] = asyncio.run(sitting)
     return asked
+
+
+def ready(judges: Sequence[Judge], work: Sequence[tuple[Path, Drawn]]) -> dict[str, Mapping[str, Any]]:
+    """What the judges say of themselves that have something left to answer, once for all sites.
+
+    Raises:
+        UsageError: Some are not ready; all of them are named.
+    """
+
+    def is_busy(judge: Judge, where: Path, drawn: Drawn) -> bool:
+        path = where / REPLIES / f"{judge.name}.jsonl"
+        answered = {one.presentation_id for one in read_replies(path)} if path.exists() else set()
+        return any(one.id not in answered for one in drawn.presentations)
+
+    try:
+        return asyncio.run(preflight([one for one in judges if any(is_busy(one, *place) for place in work)]))
+    except JudgeError as error:
+        raise UsageError(str(error)) from error
 
 
 def drawn_everywhere(workshop: Workshop, found: Sequence[Contest], settings: Settings) -> list[tuple[Contest, Drawn]]:

@@ -11,9 +11,11 @@ import torch
 
 from bench import UsageError, conclusions, judge_commands, judging
 from bench.conclusions import changes, concluded, panels_of, sites_of
+from bench.exemplars import Shown
 from bench.folder import outcomes, read_plan, rendered, write_plan
 from bench.judged import Context, beside_others
 from bench.judging import contests
+from bench.measuring import exemplars_of
 from bench.registry import Registry
 from bench.runner import run
 from bench.stages import StartWorkshop
@@ -365,13 +367,14 @@ def test_a_panel_that_cannot_be_had_leaves_the_run_s_tables(judged: Bench, copy:
 
 
 def test_a_method_without_units_to_show_has_nulls(judged: Bench, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = judging.exemplars_of
+    found = exemplars_of
 
     def without(workshop: Any, cells: Any) -> Any:
         shown = dict(found(workshop, cells))
         for cell in cells:
             if cell.label == "topk_sae":
                 one = shown[cell.id]
+                assert isinstance(one, Shown)
                 shown[cell.id] = replace(one, is_eligible=torch.zeros_like(one.is_eligible))
         return shown
 
