@@ -34,6 +34,10 @@ Pixels = Callable[[Sequence[int]], UInt8[Any, "some 3 height width"]]
 """The images with these indices; called from several threads at a time."""
 
 
+class GridsError(Exception):
+    """A picture cannot be kept: says which, what was found, what was expected and the next step."""
+
+
 def grid_digest(fingerprint: str, images: Sequence[int], cell_px: int) -> str:
     """Identity of a grid, 32 hex digits: what the data set holds, which images in which order, and the size of a cell.
 
@@ -106,6 +110,7 @@ class Grids:
 
         Raises:
             LookupError: No recipe has this digest.
+            GridsError: Its file cannot be written.
         """
         if digest not in self._recipes:
             raise LookupError(
@@ -131,30 +136,28 @@ class Grids:
             return self._held.get(digest)
 
     def _read(self, digest: str) -> bytes | None:
-        """The file of a grid; None where there is none or it is no picture of this size."""
+        """The file of a grid; None where none can be read or it is no picture of this size."""
         if self._folder is None:
             return None
         try:
             png = (self._folder / f"{digest}.png").read_bytes()
-        except FileNotFoundError:
+        except OSError:
             return None
         return png if is_whole(png, SIDE * self._cell_px) else None
 
     def _make(self, digest: str) -> bytes:
-        """The picture, made now, and written into the folder."""
+        """The picture, made now, and written into the folder.
+
+        Raises:
+            GridsError: It cannot be written.
+        """
         recipe = self._recipes[digest]
         images = self._pixels(recipe) if len(recipe) else np.empty((0, 3, 1, 1), np.uint8)
         png = grid_png(images, self._cell_px)
         with self._lock:
             self.n_made += 1
         if self._folder is not None:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            aside = self._folder / f"{digest}.{os.getpid()}-{threading.get_ident()}.partial"
-            try:
-                aside.write_bytes(png)
-                aside.replace(self._folder / f"{digest}.png")
-            finally:
-                aside.unlink(missing_ok=True)
+            _write(self._folder / f"{digest}.png", png)
         return png
 
 
@@ -172,6 +175,27 @@ def is_whole(png: bytes, side: int) -> bool:
         return False
     checksum = zlib.crc32(memoryview(png)[start + 4 : end])
     return png[end:] == struct.pack(">I", checksum) + _chunk(b"IEND", b"")
+
+
+def _write(path: Path, png: bytes) -> None:
+    """Write a picture aside and rename it into place; its folder is made.
+
+    Raises:
+        GridsError: It cannot be written.
+    """
+    aside = path.with_name(f"{path.stem}.{os.getpid()}-{threading.get_ident()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            aside.write_bytes(png)
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
+    except OSError as error:
+        raise GridsError(
+            f"{path}: got {error.strerror or error}; expected {len(png)} bytes to be written; make room or allow "
+            f"writing there, then do it again: replies stay good"
+        ) from error
 
 
 def _png(picture: UInt8[np.ndarray, "side side 3"]) -> bytes:

@@ -1,8 +1,8 @@
 """The manifest: all that judges will be asked, written before the first of them is.
 
 A header in JSON names a file of presentations and one of recipes by their hashes, and is renamed into place after
-them: whoever dies anywhere leaves either the old manifest or the new one. A pool may grow in the same folder, and
-replies to the presentations that were there before stay good.
+them: whoever dies anywhere leaves either the old manifest or the new one. A pool may change in the same folder, and
+replies to the presentations that were there before and still are stay good.
 """
 
 import hashlib
@@ -10,6 +10,7 @@ import json
 import os
 import threading
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -22,11 +23,9 @@ SCHEMA: Final = 1
 
 HEADER: Final = "manifest.json"
 
-_ASKED: Final = ("unit_pairs", "cell_px", "eligible", "planted", "seed")  # settings that decide what is asked
-
 
 class ManifestError(ValueError):
-    """A manifest cannot be read or replaced: says which, what was found, what was expected and the next step."""
+    """A manifest cannot be read or written: says which, what was found, what was expected and the next step."""
 
 
 @dataclass(frozen=True)
@@ -82,15 +81,12 @@ class Manifest:
         return hashed("pool", sorted(method for method, _ in self.pool), asdict(self.settings))
 
     def save(self, folder: Path) -> Saved:
-        """Write the manifest; one of the same tournament with fewer methods is replaced.
+        """Write the manifest in the place of the one that was there, with its files; says what changed.
 
         Raises:
-            ManifestError: The folder holds a damaged manifest, or that of another tournament.
+            ManifestError: The folder holds a damaged manifest or that of a newer program, or it cannot be written.
         """
         before = load(folder) if (folder / HEADER).exists() else None
-        if before is not None:
-            _check_grown(folder, before, self)
-        folder.mkdir(parents=True, exist_ok=True)
         old = {entry["file"] for entry in _header(folder)["files"].values()} if before is not None else set()
         files = {
             "presentations": _write_lines(folder, "presentations", map(asdict, self.presentations)),
@@ -108,7 +104,8 @@ class Manifest:
         header["sha256"] = _digest(header)
         _write(folder / HEADER, json.dumps(header, indent=1, sort_keys=True, allow_nan=False).encode() + b"\n")
         for name in old - {entry["file"] for entry in files.values()}:
-            (folder / name).unlink(missing_ok=True)
+            with suppress(OSError):  # it is in nobody's way
+                (folder / name).unlink()
         ids = {one.id for one in self.presentations}
         known = {one.id for one in before.presentations} if before is not None else set()
         return Saved(new=len(ids - known), kept=len(ids & known), gone=len(known - ids))
@@ -138,31 +135,6 @@ def load(folder: Path) -> Manifest:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(folder / HEADER, f"fields that do not fit ({error})") from error
-
-
-def _check_grown(folder: Path, before: Manifest, after: Manifest) -> None:
-    """Refuse to replace another tournament's manifest.
-
-    Raises:
-        ManifestError: Methods would be missing, or other things would be asked.
-    """
-    changes = [
-        f"{name} {getattr(before.settings, name)!r} -> {getattr(after.settings, name)!r}"
-        for name in _ASKED
-        if getattr(before.settings, name) != getattr(after.settings, name)
-    ]
-    changes += [
-        f"fingerprint {name!r} {mine} -> {after.fingerprints.get(name)}"
-        for name, mine in sorted(before.fingerprints.items())
-        if after.fingerprints.get(name) != mine
-    ]
-    ids = {method for method, _ in after.pool}
-    changes += [f"without method {label!r}" for method, label in before.pool if method not in ids]
-    if changes:
-        raise ManifestError(
-            f"{folder / HEADER}: got another tournament ({'; '.join(changes)}); expected the same one, with as many "
-            f"methods or more; give another folder"
-        )
 
 
 def _presentation(row: Mapping[str, Any]) -> Presentation:
@@ -224,16 +196,27 @@ def _read_lines(folder: Path, entry: Mapping[str, str]) -> list[Any]:
 
 
 def _write(path: Path, body: bytes) -> None:
-    """Write a file aside, to disk, and rename it into place."""
+    """Write a file aside, to disk, and rename it into place; its folder is made.
+
+    Raises:
+        ManifestError: It cannot be written.
+    """
     aside = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
     try:
-        with aside.open("wb") as file:
-            file.write(body)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with aside.open("wb") as file:
+                file.write(body)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
+    except OSError as error:
+        raise ManifestError(
+            f"{path}: got {error.strerror or error}; expected {len(body)} bytes to be written; make room or allow "
+            f"writing there, then do it again"
+        ) from error
 
 
 def _damaged(path: Path, found: str) -> ManifestError:

@@ -15,8 +15,13 @@ from judges.protocol import JudgeError, JudgeKind, Reply
 
 _DECIMALS: Final = 6  # coarser than what a sum in another order changes
 
+_MOST_SEEN: Final = 200_000  # 80 MB
+
 _SEEN: Final[dict[str, Mapping[str, float]]] = {}
-"""Scores of all three kinds by hash of the picture: judges of one process read each grid once between them."""
+"""Scores of all three kinds by hash of the picture: judges of one process read each grid once between them.
+
+Emptied when it is full.
+"""
 
 
 @dataclass(frozen=True)
@@ -67,16 +72,13 @@ class ProxyJudge:
         """
         key = hashlib.sha256(grid).hexdigest()
         if key not in _SEEN:
+            if len(_SEEN) >= _MOST_SEEN:
+                _SEEN.clear()
             try:
                 _SEEN[key] = {name: round(value, _DECIMALS) for name, value in coherences(grid).items()}
             except ValueError as error:
                 raise JudgeError(f"{self.name}: {error}") from error
         return _SEEN[key][self.name]
-
-
-def proxy_panel() -> tuple[ProxyJudge, ...]:
-    """The three proxy judges."""
-    return tuple(ProxyJudge(name) for name in WAYS)
 
 
 def _words(score: float) -> str:

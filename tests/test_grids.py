@@ -1,6 +1,8 @@
 """Grids: the same bytes for the same images, cells where they belong, files that mend themselves."""
 
+import errno
 import io
+import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from jaxtyping import UInt8
 from PIL import Image
 
-from judges.grids import Grids, grid_digest, grid_png, is_whole
+from judges.grids import Grids, GridsError, grid_digest, grid_png, is_whole
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (30, 3, 20, 24), np.uint8)
@@ -166,3 +168,18 @@ def test_threads_get_the_same_pictures(tmp_path: Path) -> None:
     assert wrong == []
     assert sorted(path.stem for path in tmp_path.iterdir()) == sorted(table)
     assert all(is_whole(path.read_bytes(), 3 * CELL) for path in tmp_path.iterdir())
+
+
+def test_a_picture_that_cannot_be_kept_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    recipes = {"one": tuple(range(9))}
+    with pytest.raises(GridsError, match=r"file/one\.png: got File exists; expected \d+ bytes to be written"):
+        Grids(tmp_path / "file", pixels, recipes, CELL).png("one")
+
+    def full(self: Path, target: Path) -> Path:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(GridsError, match=r"one\.png: got No space left on device; .*: replies stay good$"):
+        Grids(tmp_path / "grids", pixels, recipes, CELL).png("one")
+    assert list((tmp_path / "grids").iterdir()) == []

@@ -1,6 +1,8 @@
 """The manifest: what is saved comes back, a grown pool keeps what was there, damage is noticed."""
 
+import errno
 import json
+import os
 from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
@@ -91,24 +93,40 @@ def test_statistics_may_change_in_the_same_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "what"),
+    "changed",
     [
-        (manifest("ab"), "without method 'method c'"),
-        (manifest("abc", replace(SETTINGS, unit_pairs=5)), "unit_pairs 4 -> 5"),
-        (manifest("abc", replace(SETTINGS, seed=1)), "seed 0 -> 1"),
-        (replace(THREE, fingerprints={"data set": "other"}), "fingerprint 'data set' data -> other"),
+        manifest("ab"),
+        manifest("abc", replace(SETTINGS, unit_pairs=5)),
+        manifest("abc", replace(SETTINGS, seed=1)),
+        replace(THREE, fingerprints={"data set": "other"}),
     ],
     ids=["fewer", "pairs", "seed", "data"],
 )
-def test_another_tournament_is_refused(tmp_path: Path, changed: Manifest, what: str) -> None:
+def test_another_tournament_takes_the_place_of_what_was_there(tmp_path: Path, changed: Manifest) -> None:
     THREE.save(tmp_path)
-    with pytest.raises(ManifestError) as caught:
-        changed.save(tmp_path)
-    assert str(caught.value) == (
-        f"{tmp_path / HEADER}: got another tournament ({what}); expected the same one, with as many methods or more; "
-        f"give another folder"
-    )
-    assert load(tmp_path) == THREE
+    before, after = ({one.id for one in each.presentations} for each in (THREE, changed))
+    saved = changed.save(tmp_path)
+    assert saved == Saved(new=len(after - before), kept=len(after & before), gone=len(before - after))
+    assert load(tmp_path) == changed
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_what_cannot_be_written_is_told_and_leaves_the_manifest_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ManifestError, match=r"file/presentations-\w+\.jsonl: got File exists; expected \d+ bytes"):
+        THREE.save(tmp_path / "file")
+    THREE.save(tmp_path / "judging")
+
+    def full(number: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ManifestError, match=r"jsonl: got No space left on device; .*; make room or allow writing"):
+        manifest("ab").save(tmp_path / "judging")
+    assert load(tmp_path / "judging") == THREE
+    assert len(list((tmp_path / "judging").iterdir())) == 3
 
 
 def test_presentations_that_vanish_are_counted(tmp_path: Path) -> None:

@@ -24,8 +24,9 @@ from judges.grids import grid_digest, grid_png
 from judges.planted import BLANK as ONE_BLANK
 from judges.planted import EASIEST, LADDER, NULLS, planted
 from judges.protocol import Judge, JudgeError, Presentation, Reply, Settings
-from judges.proxies import ProxyJudge, proxy_panel
+from judges.proxies import ProxyJudge
 
+PANEL = tuple(map(ProxyJudge, WAYS))
 CELL = 48
 RNG = np.random.default_rng(0)
 NOISE = RNG.integers(0, 256, (2, 9, 3, 12, 12), np.uint8)
@@ -43,9 +44,8 @@ def asked(judge: ProxyJudge, a: bytes, b: bytes) -> Mapping[str, str]:
 
 
 def test_a_panel_is_three_judges_of_the_kind_proxy() -> None:
-    panel = proxy_panel()
-    assert [judge.name for judge in panel] == ["pixels", "texture", "filters"] == list(WAYS)
-    for judge in panel:
+    assert [judge.name for judge in PANEL] == ["pixels", "texture", "filters"] == list(WAYS)
+    for judge in PANEL:
         assert isinstance(judge, Judge)
         assert judge.kind == "proxy"
         assert judge.n_at_once == 1
@@ -54,14 +54,14 @@ def test_a_panel_is_three_judges_of_the_kind_proxy() -> None:
         ProxyJudge("hog")
 
 
-@pytest.mark.parametrize("judge", proxy_panel(), ids=lambda judge: judge.name)
+@pytest.mark.parametrize("judge", PANEL, ids=lambda judge: judge.name)
 def test_the_grid_whose_cells_are_alike_wins_in_either_place(judge: ProxyJudge) -> None:
     assert asked(judge, ALIKE, UNLIKE)["answer"] == "A"
     assert asked(judge, UNLIKE, ALIKE)["answer"] == "B"
     assert asked(judge, ALIKE, UNLIKE)["reasoning_a"] == "coherence 1.000000"
 
 
-@pytest.mark.parametrize("judge", proxy_panel(), ids=lambda judge: judge.name)
+@pytest.mark.parametrize("judge", PANEL, ids=lambda judge: judge.name)
 def test_equal_scores_are_no_answer(judge: ProxyJudge) -> None:
     assert asked(judge, UNLIKE, UNLIKE)["answer"] == "none"
     turned = grid_png(NOISE[0, ::-1], CELL)
@@ -70,7 +70,7 @@ def test_equal_scores_are_no_answer(judge: ProxyJudge) -> None:
     assert said["reasoning_a"] == said["reasoning_b"]
 
 
-@pytest.mark.parametrize("judge", proxy_panel(), ids=lambda judge: judge.name)
+@pytest.mark.parametrize("judge", PANEL, ids=lambda judge: judge.name)
 def test_a_blank_grid_loses_against_all_but_itself(judge: ProxyJudge) -> None:
     assert judge.score(GREY) == BLANK == -1
     opposite = np.zeros((9, 3, 4, 4), np.uint8)
@@ -134,10 +134,11 @@ def test_the_likeness_of_colour_histograms_is_that_of_slow_ones() -> None:
 
 def test_replies_are_the_same_in_another_process() -> None:
     script = (
-        "import sys, asyncio\nfrom judges.proxies import proxy_panel\na, b = sys.stdin.buffer.read().split(b'|||')\n"
-        "print([asyncio.run(judge.compare(a, b))[0].text for judge in proxy_panel()])"
+        "import sys, asyncio\nfrom judges.coherence import WAYS\nfrom judges.proxies import ProxyJudge\n"
+        "a, b = sys.stdin.buffer.read().split(b'|||')\n"
+        "print([asyncio.run(judge.compare(a, b))[0].text for judge in map(ProxyJudge, WAYS)])"
     )
-    mine = [asyncio.run(judge.compare(ALIKE, UNLIKE))[0].text for judge in proxy_panel()]
+    mine = [asyncio.run(judge.compare(ALIKE, UNLIKE))[0].text for judge in PANEL]
     root = Path(__file__).resolve().parent.parent
     done = subprocess.run(
         [sys.executable, "-c", script], input=ALIKE + b"|||" + UNLIKE, capture_output=True, cwd=root, check=True
@@ -154,9 +155,18 @@ def test_judges_of_a_panel_read_a_grid_once(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(proxies, "coherences", noted)
     monkeypatch.setattr(proxies, "_SEEN", {})
-    for judge in (*proxy_panel(), ProxyJudge("pixels")):
+    for judge in (*PANEL, ProxyJudge("pixels")):
         asyncio.run(judge.compare(ALIKE, UNLIKE))
     assert read == [ALIKE, UNLIKE]
+
+
+def test_scores_of_few_grids_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proxies, "_SEEN", {})
+    monkeypatch.setattr(proxies, "_MOST_SEEN", 2)
+    judge = ProxyJudge("pixels")
+    for grid in (ALIKE, UNLIKE, GREY, ALIKE):
+        assert judge.score(grid) == round(coherences(grid)["pixels"], 6)
+        assert len(proxies._SEEN) <= 2
 
 
 @pytest.mark.parametrize("grid", [b"", b"no picture", ALIKE[:100], ALIKE[:-200]], ids=["empty", "text", "head", "cut"])
@@ -190,7 +200,7 @@ def accuracies(name: str) -> Mapping[str, Mapping[str, float]]:
     rungs = dict.fromkeys(one.rung for one in shown)
     return {
         judge.name: {rung: float(np.mean([right(judge, one) for one in shown if one.rung == rung])) for rung in rungs}
-        for judge in proxy_panel()
+        for judge in PANEL
     }
 
 
