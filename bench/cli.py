@@ -224,10 +224,11 @@ def main() -> None:
 def stop_for(error: Exception) -> NoReturn:
     """Leave where something cannot be written; anything unforeseen keeps its traceback."""
     from bench.cache import StorageError
+    from judges.grids import GridsError
     from judges.manifest import ManifestError
     from judges.replies import RepliesError
     from results.ledger import LedgerError
 
-    if isinstance(error, StorageError | LedgerError | ManifestError | RepliesError):
+    if isinstance(error, StorageError | LedgerError | GridsError | ManifestError | RepliesError):
         stop(1, str(error))
     raise error

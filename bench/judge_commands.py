@@ -133,6 +133,7 @@ def judged_at_the_end(
     if not suite.panel:
         return []
     from bench.judging import contests
+    from judges.grids import GridsError
     from judges.manifest import ManifestError
     from judges.replies import RepliesError
 
@@ -142,7 +143,7 @@ def judged_at_the_end(
         return []
     try:
         return judged(suite, folder, suite.panel, start, plugins, is_quiet=is_quiet)[1]
-    except (UsageError, ManifestError, RepliesError) as error:
+    except (UsageError, GridsError, ManifestError, RepliesError) as error:
         return str(error).splitlines()
 
 
