@@ -288,6 +288,28 @@ def test_the_example_is_what_new_method_writes() -> None:
     assert method_file("my_method", "my_method.py") in README.read_text(encoding="utf-8")
 
 
+def test_what_is_said_of_the_proxy_panel_holds() -> None:
+    judged = {entry["site"]: entry for entry in read_plan(RUN)["judged"]}
+    groups = outcomes(RUN)
+
+    def value(site: str, label: str, name: str) -> Record:
+        rows = {row.metric: row for row in groups[judged[site]["verdicts"][label]]}
+        return rows[f"proxy_{name}"]
+
+    def ends(site: str, label: str) -> tuple[float, float]:
+        one = value(site, label, "win_rate")
+        assert one.low is not None
+        assert one.high is not None
+        return one.low, one.high
+
+    assert all(value(site, "dnrwcv", "rank").value == 1 for site in judged)
+    assert ends("shapes", "elude")[0] > max(ends("shapes", label)[1] for label in ("backbone", "random_partition"))
+    assert ends("photos", "elude")[0] < ends("photos", "backbone")[1]
+    assert not judged["shapes"]["caveats"]
+    (caveat,) = judged["photos"]["caveats"]
+    assert len(caveat.split(",")) == 2
+
+
 def test_probes_learn_from_as_many_images_as_is_said() -> None:
     assert f"at most {Probes.n_training_images:,} images" in README.read_text(encoding="utf-8")
 
