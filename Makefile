@@ -49,9 +49,10 @@ judge-env: $(JUDGES)/ready
 
 judge-env-cpu: $(JUDGES_CPU)/ready
 
-# A real vLLM with tiny random judges: what is tested is the wire, not what they say.
+# A real vLLM with tiny random judges: what is tested is the wire, not what they say. VLLM_TESTS narrows it down.
+VLLM_TESTS :=
 test-vllm: $(VENV)/dev $(JUDGES_CPU)/ready
-	ELUDEBENCH_VLLM=$(CURDIR)/$(JUDGES_CPU) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s tests/vllm
+	ELUDEBENCH_VLLM=$(CURDIR)/$(JUDGES_CPU) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s tests/vllm $(VLLM_TESTS)
 
 $(JUDGES)/ready: judges/serving-requirements.txt
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 or 3.12 found; install one, or name it: make PYTHON=/path/to/python"; exit 2; }
