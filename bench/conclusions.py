@@ -224,7 +224,9 @@ def is_known(group: Sequence[Record], before: Sequence[Record]) -> bool:
     """Whether the ledger ends with the same values already."""
 
     def said(records: Sequence[Record]) -> list[Any]:
-        return [(one.metric, one.value, one.low, one.high, one.n, one.reason, one.notes) for one in records]
+        return [
+            (one.metric, one.value, one.low, one.high, one.n, one.n_excluded, one.reason, one.notes) for one in records
+        ]
 
     return said(group) == said(before)
 

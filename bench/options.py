@@ -2,8 +2,10 @@
 
 import dataclasses
 import math
+import tomllib
 import types
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from bench.registry import unknown
@@ -30,6 +32,15 @@ class Problems:
         line = f"{self.subject}: {text}"
         if line not in self.found:
             self.found.append(line)
+
+
+def toml_of(path: Path, problems: Problems) -> dict[str, Any]:
+    """What a TOML file holds; nothing, with the problem noted, where it cannot be read."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        problems.add(f"cannot be read ({error}); expected TOML; mend the file")
+        return {}
 
 
 def checked_keys(table: Mapping[str, Any], keys: Mapping[str, Any], where: str, problems: Problems) -> None:

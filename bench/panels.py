@@ -1,16 +1,14 @@
 """Panels of judges: short TOML files that name judges with their options, and the settings of the protocol."""
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, get_args
 
-from bench import UnknownNameError, UsageError
+from bench import UsageError
 from bench.asked import found
-from bench.options import Problems, built, checked_keys
-from bench.registry import Registry, shipped_panels, unknown
+from bench.options import Problems, built, checked_keys, toml_of
+from bench.registry import Registry, panel_path
 from judges.protocol import Judge, JudgeKind, Settings
 from results.layout import Seeds
 
@@ -41,23 +39,6 @@ class Panel:
         return "llm_panel" if all(judge.kind == "vlm" for judge in self.judges) else "proxy_panel"
 
 
-def panel_path(name: str) -> Path:
-    """The file of a panel: a shipped one by name, or any file ending in .toml.
-
-    Raises:
-        UsageError: There is none.
-    """
-    shipped = shipped_panels()
-    if name in shipped:
-        return shipped[name]
-    path = Path(name)
-    if path.suffix == ".toml" and path.is_file():
-        return path
-    if path.suffix == ".toml":
-        raise UsageError(f"--panel: {path} does not exist; expected a panel file; check the path")
-    raise UnknownNameError(f"--panel: {unknown('panel', name, shipped, 'eludebench list panels')}")
-
-
 def load_panel(name: str, registry: Registry) -> Panel:
     """The panel of that name or path.
 
@@ -65,12 +46,9 @@ def load_panel(name: str, registry: Registry) -> Panel:
         PanelError: It cannot be read, or something in it is wrong; the message holds every problem, one a line.
     """
     path = panel_path(name)
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise PanelError(f"panel {path}: cannot be read ({error}); expected TOML; mend the file") from error
     problems = Problems(f"panel {path.name}")
-    panel = parse(path.stem, raw, registry, problems)
+    raw = toml_of(path, problems)
+    panel = None if problems.found else parse(path.stem, raw, registry, problems)
     if problems.found or panel is None:
         raise PanelError("\n".join(problems.found))
     return panel

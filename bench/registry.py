@@ -134,15 +134,32 @@ def suite_path(name: str) -> Path:
     Raises:
         UsageError: There is none.
     """
-    shipped = shipped_suites()
+    return file_of("suite", name, shipped_suites())
+
+
+def panel_path(name: str) -> Path:
+    """The file of a panel of judges: a shipped one by name, or any file ending in .toml.
+
+    Raises:
+        UsageError: There is none.
+    """
+    return file_of("panel", name, shipped_panels())
+
+
+def file_of(kind: str, name: str, shipped: Mapping[str, Path]) -> Path:
+    """The file of that name: one of those shipped, or any ending in .toml.
+
+    Raises:
+        UsageError: There is none.
+    """
     if name in shipped:
         return shipped[name]
     path = Path(name)
     if path.suffix == ".toml":
         if path.is_file():
             return path
-        raise UsageError(f"suite: got {name}, which is no file; expected a suite in TOML; check the path")
-    raise UsageError(f"{unknown('suite', name, shipped, 'eludebench list suites')}, or give the path of a .toml file")
+        raise UsageError(f"{kind}: got {name}, which is no file; expected a {kind} in TOML; check the path")
+    raise UsageError(f"{unknown(kind, name, shipped, f'eludebench list {kind}s')}, or give the path of a .toml file")
 
 
 class Registry:

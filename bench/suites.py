@@ -5,7 +5,6 @@ seeds. Its cells are one method at one site under one token seed and one init se
 paper: every token seed at the first init seed, and every other init seed at the first token seed.
 """
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,7 +13,7 @@ from bench import UsageError
 from bench.asked import compares, found, parse_metrics, parse_tables
 from bench.cells import Cell, Component, SiteSpec, Suite
 from bench.lanes import one_line
-from bench.options import Problems, built, checked_keys
+from bench.options import Problems, built, checked_keys, toml_of
 from bench.panels import load_panel
 from bench.registry import Entry, Registry, suite_path, unknown
 from bench.sites import find_layer
@@ -47,12 +46,9 @@ def load_suite(name: str, registry: Registry) -> Suite:
         SuiteError: It cannot be read, or something in it is wrong; the message holds every problem, one a line.
     """
     path = suite_path(name)
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SuiteError(f"suite {path}: cannot be read ({error}); expected TOML; mend the file") from error
     problems = Problems(f"suite {path.name}")
-    suite = parse(path.stem, raw, registry, problems)
+    raw = toml_of(path, problems)
+    suite = None if problems.found else parse(path.stem, raw, registry, problems)
     if problems.found or suite is None:
         raise SuiteError("\n".join(problems.found))
     return suite

@@ -92,7 +92,7 @@ VERDICTS: Final = TableSpec(
 
 PROXY_VERDICTS: Final = TableSpec(
     name="proxy_verdicts",
-    title="What the proxy panel prefers: three measures of likeness computed from pixels, no vision-language judge",
+    title="What a proxy panel prefers, which is no panel of vision-language judges",
     columns=_judged("proxy", "proxy_panel", PROXY_RANK),
 )
 
