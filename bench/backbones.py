@@ -14,6 +14,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from bench.datasets import Dataset
+from bench.geometry import Geometry
 from metrics.protocol import Truth
 
 Transform = Callable[[UInt8[Tensor, "images 3 h w"]], Float[Tensor, "images 3 h2 w2"]]
@@ -36,6 +37,7 @@ class Backbone:
         licence: Under which terms the weights may be used.
         notes: Facts worth keeping (parameters, training options).
         truth: What is known of how its site was made; None where nothing is, as for all networks but planted ones.
+        geometry: How images of any size become what `transform` takes; None where it takes images as they come.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Backbone:
     licence: str
     notes: Mapping[str, float | int | str] = field(default_factory=dict)
     truth: Truth | None = None
+    geometry: Geometry | None = None
 
     @classmethod
     def of(
@@ -59,6 +62,7 @@ class Backbone:
         licence: str = "not stated",
         notes: Mapping[str, float | int | str] | None = None,
         truth: Truth | None = None,
+        geometry: Geometry | None = None,
     ) -> "Backbone":
         """A backbone of any module, which is put in eval mode and frozen in place.
 
@@ -71,6 +75,7 @@ class Backbone:
             licence: Under which terms the weights may be used.
             notes: Facts worth keeping, added to the count of parameters.
             truth: What is known of how its site was made.
+            geometry: How images of any size become what the preprocessing takes; part of the fingerprint too.
 
         Raises:
             ValueError: `prefix` names a kind that is neither "cls" nor "register".
@@ -79,8 +84,8 @@ class Backbone:
             raise ValueError(f'prefix: received {unknown}; expected only "cls" and "register"; name each token as one')
         module.eval().requires_grad_(False)
         counted = {"n_parameters": sum(parameter.numel() for parameter in module.parameters())}
-        fingerprint = fingerprint_of(module, preprocessing)
-        return cls(name, module, transform, prefix, fingerprint, licence, {**counted, **(notes or {})}, truth)
+        fingerprint = fingerprint_of(module, f"{geometry}; {preprocessing}" if geometry else preprocessing)
+        return cls(name, module, transform, prefix, fingerprint, licence, {**counted, **(notes or {})}, truth, geometry)
 
     @torch.inference_mode()
     def embeddings(self, images: UInt8[Tensor, "images 3 h w"]) -> Float[Tensor, "images width"]:
@@ -136,8 +141,12 @@ class BackboneFactory(Protocol):
         version: Raised whenever the same options and data would give other weights than before.
         trained_on_dataset: The weights depend on the data set, not only its number of classes.
 
-    One whose networks have no classifier and give features, images x width, says so with a class attribute
-    `features_only = True`; the bench then fits a head on them (`bench.heads`).
+    One whose networks have no classifier and give features, images x width, says so with an attribute
+    `features_only = True`; the bench then fits a head on them (`bench.heads`). One whose networks take squares of one
+    size has an attribute `geometry`, the same as its backbones have. One that loads weights, rather than making them,
+    says `is_loaded = True`: its weights are not copied into the cache. Options that name places (paths) and not things
+    are listed in `places`; what stands there is in a property `content`, a hash, and both make up a cell's identity.
+    What a reader of a record has to be warned of is in a property `warning` ("random weights"), empty where nothing is.
     """
 
     version: ClassVar[int]

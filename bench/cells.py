@@ -6,11 +6,14 @@ from; labels are names for people and no part of it.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from bench.cache import digest
 from bench.registry import REFERENCES, Entry
 from metrics.catalogue import MetricRow
+
+Precision = Literal["float32", "bfloat16", "float16"]
+Stored = Literal["float32", "float16"]
 
 VERSION = 1
 """Part of every cell's identity; raised when the bench itself computes something differently."""
@@ -35,7 +38,9 @@ class Component:
     @property
     def identity(self) -> dict[str, Any]:
         """What it is, for keys: code, its version, options."""
-        own = {"component": self.entry.identity, "version": self.built.version, "options": dict(self.options)}
+        places = getattr(self.built, "places", ())  # where something is, and not what
+        options = {name: value for name, value in self.options.items() if name not in places}
+        own = {"component": self.entry.identity, "version": self.built.version, "options": options}
         content = getattr(self.built, "content", "")  # of files that an option names
         own |= {"content": content} if content else {}
         return {**own, "variants": [variant.identity for variant in self.variants]} if self.variants else own
@@ -43,7 +48,19 @@ class Component:
 
 @dataclass(frozen=True)
 class SiteSpec:
-    """One site of a suite: where activations are read, and how many; `encoder` is another network for metrics."""
+    """One site of a suite: where activations are read, and how many.
+
+    Attributes:
+        label: What tables call it.
+        dataset: The images.
+        backbone: The network.
+        module: Module path of the layer.
+        tokens_per_image: Tokens of each probing image that methods decompose.
+        encoder: Another network, for metrics.
+        precision: Of the backbone's forward pass.
+        stored: Of the activations on disk.
+        share: Of the images of both splits, drawn at random; 1 takes all.
+    """
 
     label: str
     dataset: Component
@@ -51,6 +68,22 @@ class SiteSpec:
     module: str
     tokens_per_image: int
     encoder: Component | None = None
+    precision: Precision = "float32"
+    stored: Stored = "float32"
+    share: float = 1.0
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """What of the options below is not as usual."""
+        usual = {"precision": "float32", "stored": "float32", "share": 1.0}
+        return {name: getattr(self, name) for name, value in usual.items() if getattr(self, name) != value}
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader of its numbers has to be told first."""
+        found = [getattr(self.backbone.built, "warning", "")]
+        found += [f"{100 * self.share:g} % of the images"] if self.share < 1 else []
+        return tuple(one for one in found if one)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -60,6 +93,7 @@ class SiteSpec:
             "backbone": dict(self.backbone.options),
             "tokens_per_image": self.tokens_per_image,
             **({} if self.encoder is None else {"encoder": dict(self.encoder.options)}),
+            **self.choices,
         }
 
     @property
@@ -71,6 +105,7 @@ class SiteSpec:
             "module": self.module,
             "tokens_per_image": self.tokens_per_image,
             **({} if self.encoder is None else {"encoder": self.encoder.identity}),
+            **self.choices,
         }
 
 

@@ -22,7 +22,8 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from bench.datasets import Dataset, InMemory, check_at_least, fingerprint_of
+from bench.datasets import Dataset, InMemory, fingerprint_of
+from bench.options import check_at_least
 
 GRID: Final = 4
 PATCH: Final = 8

@@ -7,7 +7,7 @@ bytes (3 kB per image); a split that reads its images from a folder only has to 
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from bench import UsageError, photos, shapes
+from bench.geometry import Geometry, Seen
+from bench.options import check_at_least
 
 
 @runtime_checkable
@@ -81,6 +83,7 @@ class Dataset:
         fingerprint: SHA-256, in hex, of all that a split holds (`fingerprint_of`), so that caches are keyed by content.
         licence: The terms of the images.
         summary: One sentence for reports.
+        notes: Facts that every record made from it shall hold (images left out, say).
     """
 
     name: str
@@ -90,6 +93,14 @@ class Dataset:
     fingerprint: str
     licence: str
     summary: str
+    notes: Mapping[str, float | int | str | bool] = field(default_factory=dict)
+
+    def seen_by(self, geometry: Geometry | None, n_threads: int = 1) -> "Dataset":
+        """The same as a network sees it that takes squares of one size; as it is for one that takes what comes."""
+        if geometry is None:
+            return self
+        train, test = (Seen(split, geometry, n_threads) for split in (self.train, self.test))
+        return replace(self, train=train, test=test)
 
 
 @runtime_checkable
@@ -281,16 +292,6 @@ class Digits:
             licence="UCI, Optical Recognition of Handwritten Digits (1998): CC BY 4.0; scikit-learn repeats no terms",
             summary="1,797 handwritten digits of scikit-learn, enlarged from 8x8.",
         )
-
-
-def check_at_least(option: str, value: int, least: int) -> None:
-    """Nothing, where the value will do.
-
-    Raises:
-        ValueError: It is below `least`.
-    """
-    if value < least:
-        raise ValueError(f"{option}: received {value}; expected at least {least}; give {option} a larger value")
 
 
 def _check_options(seed: int, **sizes: int) -> None:

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.backbones import Backbone, Report, prefix_of
-from bench.datasets import Dataset, check_at_least, labels_of
+from bench.datasets import Dataset, labels_of
+from bench.options import check_at_least
 
 
 @dataclass(frozen=True)

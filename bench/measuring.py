@@ -171,6 +171,8 @@ def notes_of(workshop: "Workshop", cell: Cell, subject: Subject) -> dict[str, fl
     return {
         **subject.found.notes,
         **{f"claims_{name}": value for name, value in vars(subject.method.properties).items()},
+        **workshop.dataset(cell.site).notes,
+        **({"warnings": "; ".join(cell.site.warnings)} if cell.site.warnings else {}),
         "dataset_fingerprint": workshop.dataset(cell.site).fingerprint,
         "backbone_fingerprint": subject.site.backbone.fingerprint,
         **workshop.origin(workshop.settled(cell)),

@@ -111,3 +111,13 @@ def expectation(hint: Any) -> str:
     if is_tuple(hint):
         return f"a list, each of it {expectation(get_args(hint)[0])}"
     return type_name(get_origin(hint) or hint)
+
+
+def check_at_least(option: str, value: int, least: int) -> None:
+    """Nothing, where the value will do.
+
+    Raises:
+        ValueError: It is below `least`.
+    """
+    if value < least:
+        raise ValueError(f"{option}: received {value}; expected at least {least}; give {option} a larger value")

@@ -44,9 +44,10 @@ from torch.nn import functional
 
 from bench import UsageError, concepts
 from bench.backbones import Backbone, Report
-from bench.datasets import Dataset, Split, check_at_least, labels_of
+from bench.datasets import Dataset, Split, labels_of
 from bench.embedded import one_thread
 from bench.known_parts import cut
+from bench.options import check_at_least
 
 SITE: Final = "site"
 REFERENCE_NOISE: Final = 12.0

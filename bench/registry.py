@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,7 @@ class Entry:
         summary: One line.
         digest: What, beside its own version, changes when the component's code does: the distribution's version or
             the file's hash; empty for built-ins.
+        preset: Options that the name stands for, which a suite cannot give otherwise.
     """
 
     name: str
@@ -93,6 +94,7 @@ class Entry:
     owner: str
     summary: str
     digest: str = ""
+    preset: Mapping[str, Any] = field(default_factory=dict)
 
     def load(self) -> Any:
         """The component itself.

@@ -47,8 +47,14 @@ class Workshop:
         return self.loaded[key]
 
     def dataset(self, spec: SiteSpec) -> Dataset:
-        """The data set, loaded."""
-        return self.once(spec.dataset.identity, spec.dataset.built.load)  # type: ignore[no-any-return]
+        """The data set, loaded, as the site's backbone sees it."""
+        geometry = getattr(spec.backbone.built, "geometry", None)
+
+        def make() -> Dataset:
+            stored: Dataset = self.once(spec.dataset.identity, spec.dataset.built.load)
+            return stored.seen_by(geometry, self.n_threads)
+
+        return self.once({"seen": spec.dataset.identity, "by": str(geometry)}, make)  # type: ignore[no-any-return]
 
     def backbone(self, spec: SiteSpec) -> Backbone:
         """The backbone with its weights, trained or loaded if the cache has none."""
@@ -62,8 +68,11 @@ class Workshop:
             (folder / WEIGHTS).write_bytes(safetensors.save(weights))
 
         def make() -> Backbone:
-            folder = self.cache.get("backbones", identity, build)
-            whole: Backbone = factory.assemble(safetensors.load_file(folder / WEIGHTS), dataset)
+            if getattr(factory, "is_loaded", False):
+                weights = factory.weights(dataset, self.report)
+            else:
+                weights = safetensors.load_file(self.cache.get("backbones", identity, build) / WEIGHTS)
+            whole: Backbone = factory.assemble(weights, dataset)
             if not heads.needs_head(factory):
                 return whole
             return heads.stage(self.cache, whole, dataset, self.report, versions())

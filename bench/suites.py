@@ -191,7 +191,11 @@ def with_options(
     except UsageError as error:
         problems.add(f"{where}: {error}")
         return None
-    made = built(cls, options, where, problems)
+    for name in sorted(entry.preset.keys() & options.keys()):
+        problems.add(
+            f"{where}.{name}: {entry.name!r} stands for {entry.preset[name]!r}; expected no other; leave it out"
+        )
+    made = built(cls, {**options, **entry.preset}, where, problems)
     if made is None:
         return None
     lacking = [name for name in NEEDED[kind] if not hasattr(made[0], name)]

@@ -1,0 +1,156 @@
+"""From images of any size to the square of bytes that a network takes: decoded, resized, cropped; many at a time.
+
+A backbone's preprocessing has two halves. The first, here, keeps bytes: it depends on the file alone, so it can run
+ahead of the network on other threads. The second, `Backbone.transform`, makes floating-point numbers of them.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int, UInt8
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional
+
+Pixels = UInt8[Tensor, "rows 3 height width"]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How an image becomes the square that a network takes.
+
+    Attributes:
+        side: Side of the square, in pixels.
+        resize: What the shorter side is brought to before the middle is cut out; 0 brings both sides to `side`, which
+            changes the proportions.
+        interpolation: Of the resizing; both are antialiased.
+        by: What resizes: Pillow, as timm and torchvision do with files, or torchvision on tensors, as the processors
+            of transformers do. They differ by a level here and there.
+    """
+
+    side: int
+    resize: int = 0
+    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    by: Literal["pillow", "tensor"] = "pillow"
+
+    def __post_init__(self) -> None:
+        if self.side < 1 or (self.resize and self.resize < self.side):
+            got = f"side {self.side}, resize {self.resize}"
+            raise ValueError(f"geometry: got {got}; expected a side of at least 1 and a resize of 0 or at least that")
+
+    def __str__(self) -> str:
+        """In words and numbers, as part of a backbone's fingerprint."""
+        how = f"shorter side to {self.resize}, middle {self.side} x {self.side}" if self.resize else f"to {self.side} x"
+        return f"{how}, {self.interpolation}, {self.by}"
+
+    def of(self, image: Image.Image) -> UInt8[Tensor, "3 side side"]:
+        """The square of one image; other modes than RGB become it."""
+        image = image.convert("RGB")
+        mode = InterpolationMode(self.interpolation)
+        size = [self.resize] if self.resize else [self.side, self.side]
+        if self.by == "pillow":
+            bytes_of = tensor_of(functional.resize(image, size, interpolation=mode))
+        else:
+            bytes_of = functional.resize(tensor_of(image), size, interpolation=mode, antialias=True)
+        square: Tensor = functional.center_crop(bytes_of, [self.side, self.side])
+        return square
+
+
+def tensor_of(image: Image.Image) -> UInt8[Tensor, "3 height width"]:
+    """An RGB image as a tensor; a copy."""
+    return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1).contiguous()
+
+
+@runtime_checkable
+class Pictures(Protocol):
+    """Images of any size, one by one: what a data set of files offers."""
+
+    def picture(self, row: int) -> Image.Image:
+        """One image, decoded, in RGB."""
+        ...
+
+
+class Seen:
+    """A split as a network sees it: every image brought to its square, on several threads at once.
+
+    Attributes:
+        split: The split as it is stored; it has `picture`, or else `images` of one size.
+        geometry: How an image becomes the square.
+        n_threads: How many images are worked at a time.
+    """
+
+    def __init__(self, split: "StoredSplit", geometry: Geometry, n_threads: int = 1) -> None:
+        self.split = split
+        self.geometry = geometry
+        self.n_threads = n_threads
+
+    @property
+    def labels(self) -> Int[Tensor, " images"] | None:
+        """Index into the data set's classes, per image; None where nobody has labelled them."""
+        return self.split.labels
+
+    @property
+    def factors(self) -> Mapping[str, Int[Tensor, " images"]]:
+        """The known causes of each image by name, as indices; empty where none are known."""
+        return self.split.factors
+
+    @property
+    def concepts(self) -> Bool[Tensor, "images tokens concepts"] | None:
+        """Nothing: what a patch of the stored image shows is not what one of the square shows."""
+        return None
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def images(self, rows: Int[Tensor, " rows"] | slice) -> Pixels:
+        """The squares of these images, in the order of `rows`."""
+        if isinstance(rows, slice):
+            rows = torch.arange(*rows.indices(len(self)))
+        indices = rows.tolist()
+        if self.n_threads > 1 and len(indices) > 1:
+            with ThreadPoolExecutor(self.n_threads) as pool:
+                squares = list(pool.map(self.square, indices))
+        else:
+            squares = [self.square(row) for row in indices]
+        return torch.stack(squares) if squares else torch.empty(0, 3, self.geometry.side, self.geometry.side).byte()
+
+    def square(self, row: int) -> UInt8[Tensor, "3 side side"]:
+        """The square of one image."""
+        if isinstance(self.split, Pictures):
+            return self.geometry.of(self.split.picture(row))
+        pixels = self.split.images(torch.tensor([row]))[0]
+        return self.geometry.of(Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy()))
+
+
+@runtime_checkable
+class StoredSplit(Protocol):
+    """What `Seen` asks of a split (`bench.datasets.Split`)."""
+
+    @property
+    def labels(self) -> Int[Tensor, " images"] | None: ...  # noqa: D102
+
+    @property
+    def factors(self) -> Mapping[str, Int[Tensor, " images"]]: ...  # noqa: D102
+
+    def __len__(self) -> int: ...
+
+    def images(self, rows: Int[Tensor, " rows"] | slice) -> Pixels: ...  # noqa: D102
+
+
+def ahead(split: StoredSplit, batches: Sequence[Int[Tensor, " rows"]]) -> Iterator[tuple[Int[Tensor, " rows"], Pixels]]:
+    """Each batch of rows with its images; the next one is read on a thread beside while the caller works on this one.
+
+    Where the images are in memory already, this costs one more batch of them.
+    """
+    with ThreadPoolExecutor(1) as beside:
+        coming = [beside.submit(split.images, rows) for rows in batches[:1]]
+        for place, rows in enumerate(batches):
+            pixels = coming.pop().result()
+            if place + 1 < len(batches):
+                coming.append(beside.submit(split.images, batches[place + 1]))
+            yield rows, pixels
