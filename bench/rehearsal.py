@@ -4,16 +4,13 @@ A method is given a source of the right number of tokens that holds few and hand
 it leaves out. So a method has nothing to do for it, whoever wrote it and whatever it reports.
 """
 
-import dataclasses
-import math
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 
 from bench import activations
@@ -28,8 +25,6 @@ from bench.replay import Replay
 from bench.sites import Site
 from bench.stages import Workshop
 from bench.stopwatch import PATIENCE_SECONDS, Clock, Stopwatch
-from methods.parts import KnownParts
-from methods.protocol import Activations, ImageActivations, ImageSource
 
 MOST_IMAGES = 1024
 """Images whose tokens stand for all."""
@@ -37,141 +32,6 @@ MOST_AT_ONCE = 128
 """Images that are run at once: half of what a run takes, at about the same cost an image."""
 FIRST_IMAGES = (16, 80, 400, 2000)
 """Images that a backbone is barely trained on, the next number where it cannot be on so few."""
-
-WHOLE_BYTES = 2 * 2**30
-"""Most tokens that are made up for a method that reads all of them at once."""
-HURRIED_TOKENS = 32
-"""Tokens of the one batch that a hurried pass has."""
-
-
-@dataclass(frozen=True, eq=False)
-class RehearsalSource:
-    """An `ActivationSource` of any number of tokens, from a few.
-
-    Beyond those that there are, tokens are mixtures of two of them: no two are equal, what enters a site and what
-    leaves it still belong together, and none of them is held.
-
-    Attributes:
-        tokens: The tokens that there are, with what the method declares to read.
-        n_tokens: How many there shall be.
-        watch: Measures.
-        images: The split image by image; None where the method does not read it.
-        is_hurried: A pass is one small batch, and nothing of it is added: for what a method finds, not for its time.
-        n_threads: How many threads a method may use whose result does not depend on their number.
-    """
-
-    tokens: TensorSource
-    n_tokens: int
-    watch: Stopwatch
-    images: ImageSource | None = None
-    is_hurried: bool = False
-    n_threads: int = 1
-
-    @property
-    def truth(self) -> KnownParts | None:
-        """What the site's units were made of."""
-        return self.tokens.truth
-
-    def read(self, rows: Int[Tensor, " rows"] | slice) -> Activations:
-        """The named tokens, in that order.
-
-        Raises:
-            ValueError: They are too many to be made up.
-        """
-        n = self.tokens.n_tokens
-        if n >= self.n_tokens:
-            return self.tokens.read(rows)
-        if isinstance(rows, slice):
-            rows = torch.arange(*rows.indices(self.n_tokens))
-        if len(rows) * self.tokens.token_bytes > WHOLE_BYTES:
-            raise ValueError(
-                f"rows: got {len(rows)} tokens at once, more than a rehearsal makes up; expected at most "
-                f"{WHOLE_BYTES} bytes of them; once the activations are in the cache they are read from there"
-            )
-        one, other = self.tokens.read(rows % n), self.tokens.read((rows * 31 + rows // n) % n)
-        share = torch.where(rows < n, 1.0, 0.7)[:, None].to(one.outputs)
-        inputs = one.inputs
-        if inputs is not None and other.inputs is not None:
-            inputs = other.inputs.lerp(inputs, share)
-        return dataclasses.replace(one, inputs=inputs, outputs=other.outputs.lerp(one.outputs, share))
-
-    def batches(self, size: int, *, seed: int | None = None) -> Iterator[Activations]:
-        """Batches as of all tokens; the pass ends early where it would be long."""
-        if self.is_hurried:
-            yield self.read(slice(0, min(size, HURRIED_TOKENS)))
-            return
-        draw = torch.Generator().manual_seed(seed or 0)
-        for index in self.watch.handed_out(math.ceil(self.n_tokens / size), size, seed is not None):
-            rows = slice(index * size, (index + 1) * size)
-            n = len(range(*rows.indices(self.n_tokens)))
-            yield self.read(rows if seed is None else torch.randint(self.n_tokens, (n,), generator=draw))
-
-    def report(self, what: str, done: int, total: int) -> None:
-        """Tell the stopwatch."""
-        self.watch.report(what, done, total)
-
-    def keep(self, name: str, tensors: object) -> None:
-        """Put nothing by."""
-
-    def kept(self, name: str) -> None:
-        """Nothing was."""
-
-
-@dataclass(frozen=True, eq=False)
-class RehearsalImages:
-    """An `ImageSource` that runs the backbone on a few images only and gives these again; the stopwatch adds the rest.
-
-    Attributes:
-        images: The split image by image.
-        n_images: How many images there shall be.
-        few: Images that are run at once, at most.
-        watch: Measures.
-        known: What was read, by verb: the values, and the seconds of an image.
-    """
-
-    images: ImageSource
-    n_images: int
-    few: int
-    watch: Stopwatch
-    known: dict[str, list[tuple[Any, float]]] = field(default_factory=dict)
-
-    @property
-    def labels(self) -> Int[Tensor, " images"] | None:
-        """The class of each image, where there are any."""
-        labels = self.images.labels
-        return None if labels is None else labels[: self.n_images]
-
-    def read(self, rows: Int[Tensor, " rows"]) -> ImageActivations:
-        """All studied positions of so many images."""
-        found = self.again("read", rows)
-        return ImageActivations(found.inputs, found.outputs)
-
-    def class_gradients(self, rows: Int[Tensor, " rows"]) -> Float[Tensor, "rows positions units"]:
-        """Gradient of each image's own class logit with respect to the site's outputs."""
-        gradients: Tensor = self.again("class_gradients", rows)
-        return gradients
-
-    def again(self, verb: str, rows: Int[Tensor, " rows"]) -> Any:
-        """What the images give, from the backbone until its pace is known, then from what is known."""
-        known = self.known.setdefault(verb, [])
-        n = min(len(rows), self.few)
-        if sum(seconds for _, seconds in known) * self.few < self.watch.patience:
-            begin = self.watch.clock()
-            found = getattr(self.images, verb)(rows[:n])
-            seconds = (self.watch.clock() - begin) / n
-            known.append((found, seconds))
-            self.watch.leave_out(seconds * (len(rows) - n))
-        else:
-            found = known[int(rows[0]) // self.few % len(known)][0]
-            self.watch.leave_out(sum(seconds for _, seconds in known) / len(known) * len(rows))
-        if isinstance(found, Tensor):
-            return tiled(found, len(rows))
-        return ImageActivations(tiled(found.inputs, len(rows)), tiled(found.outputs, len(rows)))
-
-
-def tiled(values: Tensor, n: int) -> Tensor:
-    """As many rows as asked for, from the first on and over again; a copy."""
-    return values[torch.arange(n) % len(values)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,9 +132,8 @@ class Place:
                 begin = clock()
                 activations.extract(self.site, First(split, n), per_image, 0, Path(folder), quietly)
                 seconds = clock() - begin
-                found = activations.opened(Path(folder), self.site, split, quietly)
-                assert found.inputs is not None
-                inputs, outputs = found.inputs.clone(), found.outputs.clone()
+                found = activations.opened(Path(folder), self.site, split, quietly).read(slice(None))
+                inputs, outputs = found.needed_inputs().clone(), found.outputs.clone()
         images = SiteImages(self.site, split)
         self.tokens = TensorSource(inputs, outputs, self.site.weight, self.site.bias, images=images)
         self.image_seconds = seconds / n

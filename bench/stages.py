@@ -22,6 +22,7 @@ from bench.lanes import Came, Failure
 from bench.measuring import Skipped
 from bench.provenance import provenance
 from bench.registry import Registry
+from bench.rows import Rows
 from bench.sites import Site
 from methods import artifacts
 from methods.protocol import Decomposition, Divisible, Follower
@@ -103,7 +104,7 @@ class Workshop:
             "packages": versions(),
         }
 
-    def source(self, spec: SiteSpec, token_seed: int, reads: frozenset[str]) -> activations.TensorSource:
+    def source(self, spec: SiteSpec, token_seed: int, reads: frozenset[str]) -> activations.TensorSource[Rows]:
         """The sampled tokens of the probing split, extracted if the cache has none."""
         site, split = self.site(spec), self.dataset(spec).train
 
@@ -143,7 +144,7 @@ class Workshop:
         with self.cache.unfinished("decompositions", key) as keeps:
             return artifacts.load(self.cache.get("decompositions", key, self.saving(cell, find)))
 
-    def keeping(self, cell: Cell, keeps: Path | None) -> activations.TensorSource:
+    def keeping(self, cell: Cell, keeps: Path | None) -> activations.TensorSource[Rows]:
         """What the cell's method looks at, with a folder for what it puts by."""
         source = self.source(cell.site, cell.token_seed, cell.method.built.reads)
         return replace(source, keeps=keeps, n_threads=self.n_threads)

@@ -17,7 +17,7 @@ from bench.estimate import Estimate, chunks_of, estimated, in_words, makespan
 from bench.lanes import Task
 from bench.planted import PlantedImages, planted
 from bench.registry import Registry
-from bench.rehearsal import RehearsalImages, RehearsalSource
+from bench.rehearsal_sources import RehearsalImages, RehearsalSource
 from bench.runner import run
 from bench.stages import StartWorkshop
 from bench.stopwatch import Seen, Stopwatch, later, timed

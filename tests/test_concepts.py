@@ -17,6 +17,7 @@ from bench.concepts import Concepts
 from bench.datasets import Dataset, Shapes, labels_of
 from bench.planted import planted
 from bench.planted_network import PlantedNetwork
+from bench.rows import Rows
 from bench.sites import Site
 from methods.controls import PlantedTruth, RandomPartition
 from methods.protocol import Activations
@@ -183,7 +184,7 @@ def test_the_network_names_the_theme_of_images_that_its_head_has_not_seen(site: 
 
 
 @pytest.fixture(scope="module")
-def source(site: Site, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> TensorSource:
+def source(site: Site, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> TensorSource[Rows]:
     folder = tmp_path_factory.mktemp("activations")
     extract(site, dataset.train, 2, 42, folder, quietly)
     return opened(folder, site, dataset.train, quietly)
