@@ -60,12 +60,14 @@ def plan_of(suite: Suite) -> dict[str, Any]:
     return {
         "suite": suite.name,
         "description": suite.description,
+        **({"changes": suite.changes.as_json()} if suite.changes.as_json() else {}),
         "sites": [
             {
                 "label": site.label,
                 "dataset": site.dataset.entry.name,
                 "backbone": site.backbone.entry.name,
                 "module": site.module,
+                **({"warnings": list(site.warnings)} if site.warnings else {}),
             }
             for site in suite.sites
         ],
@@ -147,7 +149,7 @@ def run(
         StorageError, LedgerError: Something cannot be written.
     """
     cells = selected(suite.cells, only)
-    check_folder(folder, suite.name)
+    check_folder(folder, suite.name, suite.changes)
     make_folder(folder)
     with Ledger(folder / LEDGER) as ledger:
         plan = plan_of(suite) | kept_before(folder, suite)
