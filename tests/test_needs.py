@@ -97,9 +97,7 @@ def test_every_piece_of_arithmetic_counts_once() -> None:
     sizes = {next(iter(_keys(cells))): size}
     found = arithmetic(cells, sizes)
     one = 12.0 * 2 * IMAGENET[0] * 50 * 768 * 6144
-    assert found["decompositions"] == pytest.approx(
-        (9 + 2) * one
-    )  # nine variants, of which one is taken; that one on the other seeds
+    assert found["decompositions"] == pytest.approx((9 + 2) * one)  # variants; the one taken, again
     assert found["forward"] == pytest.approx((IMAGENET[0] + 3 * IMAGENET[1]) * size.flops)
     assert arithmetic([*cells, *cells], sizes)["decompositions"] == found["decompositions"]
 
