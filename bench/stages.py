@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from safetensors import torch as safetensors
 
-from bench import UsageError, activations, heads, measuring, stability, sweeps
+from bench import UsageError, activations, heads, measuring, soundness, stability, sweeps
 from bench.backbones import Backbone, Report
 from bench.cache import Cache, read_manifest
 from bench.cells import Cell, SiteSpec
@@ -23,6 +23,7 @@ from bench.measuring import Skipped
 from bench.provenance import provenance
 from bench.registry import Registry
 from bench.sites import Site
+from bench.slices import sampled
 from methods import artifacts
 from methods.protocol import Decomposition, Divisible, Follower
 
@@ -47,14 +48,20 @@ class Workshop:
         return self.loaded[key]
 
     def dataset(self, spec: SiteSpec) -> Dataset:
-        """The data set, loaded, as the site's backbone sees it."""
-        geometry = getattr(spec.backbone.built, "geometry", None)
+        """The site's share of the data set, loaded and sound, as its backbone sees it."""
+        factory, geometry = spec.dataset.built, getattr(spec.backbone.built, "geometry", None)
+        identity = {"dataset": spec.dataset.identity, "share": spec.share}
+
+        def readied() -> Dataset:
+            whole: Dataset = self.once(spec.dataset.identity, factory.load)
+            some = sampled(whole, spec.share)  # before the check: a hundredth is checked a hundred times as fast
+            return soundness.sound(some, factory, self.cache, self.report, self.n_threads)
 
         def make() -> Dataset:
-            stored: Dataset = self.once(spec.dataset.identity, spec.dataset.built.load)
-            return stored.seen_by(geometry, self.n_threads)
+            ready: Dataset = self.once(identity, readied)
+            return ready.seen_by(geometry, self.n_threads)
 
-        return self.once({"seen": spec.dataset.identity, "by": str(geometry)}, make)  # type: ignore[no-any-return]
+        return self.once({**identity, "by": str(geometry)}, make)  # type: ignore[no-any-return]
 
     def backbone(self, spec: SiteSpec) -> Backbone:
         """The backbone with its weights, trained or loaded if the cache has none."""

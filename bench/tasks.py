@@ -55,7 +55,8 @@ def tasks_for(cells: Sequence[Cell], comparisons: Sequence[Comparison] = ()) -> 
 
 def backbone_task(site: SiteSpec, what: str = "backbone") -> Task:
     """The task that trains or loads the site's backbone."""
-    key = digest({**site.backbone.identity, "dataset": site.dataset.identity})
+    slices = {} if site.share == 1 else {"share": site.share}
+    key = digest({**site.backbone.identity, "dataset": site.dataset.identity, **slices})
     return Task(f"backbone {key}", f"{site.label}: {what}", ("backbone", site, 0))
 
 
