@@ -49,8 +49,8 @@ def extract(site: Site, split: Split, per_image: int, token_seed: int, folder: P
                 for file, width in ((inputs_file, site.d_in), (outputs_file, site.units)):
                     write_header(file, (positions.numel(), width))
             pick = (torch.arange(len(rows))[:, None], positions[rows])
-            inputs_file.write(reading.inputs[pick].flatten(0, 1).float().numpy().tobytes())
-            outputs_file.write(reading.outputs[pick].flatten(0, 1).float().numpy().tobytes())
+            inputs_file.write(reading.inputs[pick].flatten(0, 1).float().cpu().numpy().tobytes())
+            outputs_file.write(reading.outputs[pick].flatten(0, 1).float().cpu().numpy().tobytes())
     if positions is None:
         raise ValueError("dataset: its probing split is empty; expected at least one image; choose another")
     images = torch.arange(n)[:, None].expand_as(positions)
@@ -69,7 +69,7 @@ def quietly(what: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True, eq=False)
 class SiteImages:
-    """The probing split image by image, straight from the backbone.
+    """The probing split image by image, straight from the backbone; what methods are given is on the processor.
 
     Attributes:
         site: Where it is read.
@@ -93,7 +93,7 @@ class SiteImages:
         """All studied positions of the named images."""
         reading = self.site.read(self.split.images(rows))
         kept = self.site.kept(reading.outputs.shape[1])
-        return ImageActivations(reading.inputs[:, kept], reading.outputs[:, kept])
+        return ImageActivations(reading.inputs[:, kept].cpu(), reading.outputs[:, kept].cpu())
 
     def class_gradients(self, rows: Int[Tensor, " rows"]) -> Float[Tensor, "rows positions units"]:
         """Gradient of each image's own class logit with respect to the site's outputs.
@@ -104,7 +104,7 @@ class SiteImages:
         if self.labels is None:
             raise LookupError("labels: got none; expected the class of each image; choose a labelled data set")
         gradients = self.site.class_gradients(self.split.images(rows), self.labels[rows])
-        return gradients[:, self.site.kept(gradients.shape[1])]
+        return gradients[:, self.site.kept(gradients.shape[1])].cpu()
 
 
 @dataclass(frozen=True, eq=False)
@@ -284,4 +284,5 @@ def opened(folder: Path, site: Site, split: Split, report: Report) -> TensorSour
     inputs, outputs = (torch.from_numpy(array) for array in arrays)
     maps = tuple(array._mmap for array in arrays)
     images, truth = SiteImages(site, split), site.backbone.truth
-    return TensorSource(inputs, outputs, site.weight, site.bias, report, images, maps=maps, truth=truth)
+    weight, bias = site.weight.cpu(), None if site.bias is None else site.bias.cpu()
+    return TensorSource(inputs, outputs, weight, bias, report, images, maps=maps, truth=truth)

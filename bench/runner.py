@@ -170,7 +170,7 @@ def run(
             display.said(f"complete already: {len(whole) - n_other}{kept}")
         begin = time.perf_counter()
         with display:
-            run_tasks(tasks, n_lanes, start, Recorder(suite, ledger, display, frozenset(complete)))
+            run_tasks(tasks, n_lanes, start, Recorder(suite, ledger, display, frozenset(complete), start.device))
         if tasks:
             took = {"seconds": time.perf_counter() - begin, "tasks": len(tasks), "workers": n_lanes}
             write_plan(folder, plan | {"took": took})

@@ -2,12 +2,15 @@
 
 Whatever the layer's own shape (tokens of a ViT, a channels-last or channels-first map, one pooled vector), a site
 speaks of images x positions x width. The positions of a ViT begin with its CLS and register tokens.
+
+A backbone may compute on another device and in 16 bit. What is read is on its device, and in float32 at least; what is
+put in the place of the site's outputs is rounded to the network's own dtype.
 """
 
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -15,7 +18,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from bench import UnknownNameError, UsageError
-from bench.backbones import Backbone
+from bench.backbones import Backbone, widened
 from bench.registry import unknown
 from methods.layer import Linear
 from methods.surgery import linear_at, problem_of
@@ -66,23 +69,35 @@ class Site:
         self.module = find_layer(backbone.module, path)
         self.units, self.d_in = self.weight.shape
 
+    @cached_property
+    def unrounded(self) -> Linear:
+        """The layer with its weights as they were before the network was rounded to 16 bit, on the site's device."""
+        whole = self.backbone.unrounded
+        if whole is None:
+            return self.module
+        with torch.inference_mode(False):
+            return copy.deepcopy(find_layer(whole.module, self.path)).to(self.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        return self.module.weight.device
+
     @property
     def weight(self) -> Float[Tensor, "units d_in"]:
-        """The layer's kernel as a matrix."""
-        return self.module.weight.detach().flatten(1)
+        """The layer's kernel as a matrix, as it was before any rounding to 16 bit."""
+        return self.unrounded.weight.detach().flatten(1)
 
     @property
     def bias(self) -> Float[Tensor, " units"] | None:
-        """The layer's bias, None where it has none."""
-        return None if self.module.bias is None else self.module.bias.detach()
+        """The layer's bias likewise, None where it has none."""
+        return None if self.unrounded.bias is None else self.unrounded.bias.detach()
 
     @cached_property
     def in_float64(self) -> "Site":
-        """The same place in a copy of the backbone in float64."""
-        own = self.backbone
-        with torch.inference_mode(False):  # parameters that are made in inference mode cannot change their dtype
-            module = copy.deepcopy(own.module).double()
-        return Site(replace(own, module=module, transform=lambda images: own.transform(images).double()), self.path)
+        """The same place in a copy of the backbone in float64, made of the weights as they were before any rounding."""
+        own = self.backbone.unrounded or self.backbone
+        return Site(own.copied(self.device, torch.float64), self.path)
 
     def tokens_of(self, values: Tensor) -> Float[Tensor, "images positions width"]:
         """What the layer takes or gives, as images x positions x width."""
@@ -122,16 +137,18 @@ class Site:
                 f"module: {self.path!r} gave {len(outputs)} outputs for {len(images)} images "
                 f"(windows in their place?); expected one per image; choose another"
             )
-        return Reading(self.tokens_of(inputs), self.tokens_of(outputs), logits)
+        return Reading(widened(self.tokens_of(inputs)), widened(self.tokens_of(outputs)), widened(logits))
 
     @torch.inference_mode()
     def logits_with(
         self, images: Images, outputs: Float[Tensor, "images positions units"]
     ) -> Float[Tensor, "images classes"]:
         """The backbone's logits with the site's outputs replaced by these."""
-        handle = self.module.register_forward_hook(lambda _module, _args, own: self.shaped_like(outputs, own.shape))
+        handle = self.module.register_forward_hook(
+            lambda _module, _args, own: self.shaped_like(outputs, own.shape).to(own.dtype)
+        )
         try:
-            return self.backbone.module(self.backbone.transform(images))  # type: ignore[no-any-return]
+            return widened(self.backbone.module(self.backbone.transform(images)))
         finally:
             handle.remove()
 
@@ -153,7 +170,7 @@ class Site:
                 (gradients,) = torch.autograd.grad(own, leaves)
         finally:
             handle.remove()
-        return self.tokens_of(gradients)
+        return widened(self.tokens_of(gradients))
 
     @contextmanager
     def swapped(self, layer: nn.Module) -> Iterator[nn.Module]:

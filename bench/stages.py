@@ -4,16 +4,15 @@ Every key is made of what the stage's result follows from: the component and its
 stages before it. So a stage asks for the ones before it by itself, whatever was done or lost earlier.
 """
 
-import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from safetensors import torch as safetensors
 
-from bench import UsageError, activations, heads, measuring, soundness, stability, sweeps
+from bench import UsageError, activations, devices, heads, measuring, soundness, stability, sweeps
 from bench.backbones import Backbone, Report
 from bench.cache import Cache, read_manifest
 from bench.cells import Cell, SiteSpec
@@ -31,13 +30,19 @@ WEIGHTS = "weights.safetensors"
 
 
 class Workshop:
-    """Where the stages are worked; one per process."""
+    """Where the stages are worked; one per process.
 
-    def __init__(self, registry: Registry, cache: Cache, report: Report, n_threads: int = 1) -> None:
+    Training the embedded backbone stays on the processor, whatever the device; `bench.devices` says what runs where.
+    """
+
+    def __init__(
+        self, registry: Registry, cache: Cache, report: Report, n_threads: int = 1, device: str = "cpu"
+    ) -> None:
         self.registry = registry
         self.cache = cache
         self.report = report
         self.n_threads = n_threads
+        self.device = torch.device(device)
         self.loaded: dict[str, Any] = {}
 
     def once(self, identity: Mapping[str, Any], make: Callable[[], Any]) -> Any:
@@ -64,7 +69,7 @@ class Workshop:
         return self.once({**identity, "by": str(geometry)}, make)  # type: ignore[no-any-return]
 
     def backbone(self, spec: SiteSpec) -> Backbone:
-        """The backbone with its weights, trained or loaded if the cache has none."""
+        """The backbone with its weights, trained or loaded if the cache has none, on the workshop's device."""
         factory, dataset = spec.backbone.built, self.dataset(spec)
         identity: dict[str, Any] = {"backbone": spec.backbone.identity, "packages": versions()}
         if factory.trained_on_dataset:
@@ -80,22 +85,23 @@ class Workshop:
             else:
                 weights = safetensors.load_file(self.cache.get("backbones", identity, build) / WEIGHTS)
             whole: Backbone = factory.assemble(weights, dataset)
-            if not heads.needs_head(factory):
-                return whole
-            return heads.stage(self.cache, whole, dataset, self.report, versions())
+            if heads.needs_head(factory):
+                whole = heads.stage(self.cache, whole, dataset, self.report, versions(), self.device)
+            return whole.on(self.device, spec.precision)
 
         # The head may differ between data sets even where the weights do not.
-        return self.once({**identity, "dataset": dataset.fingerprint}, make)  # type: ignore[no-any-return]
+        ours = {**identity, "dataset": dataset.fingerprint, "precision": spec.precision}
+        return self.once(ours, make)  # type: ignore[no-any-return]
 
     def site(self, spec: SiteSpec) -> Site:
         """The site in its backbone."""
         return Site(self.backbone(spec), spec.module)
 
     def encoder(self, spec: SiteSpec) -> Backbone:
-        """The other network through which metrics may see the images."""
+        """The other network through which metrics may see the images; always in float32."""
         if spec.encoder is None:
             raise UsageError("encoder: got none; expected a backbone; name one in the suite's site")
-        return self.backbone(replace(spec, backbone=spec.encoder, encoder=None))
+        return self.backbone(replace(spec, backbone=spec.encoder, encoder=None, precision="float32"))
 
     def activations_key(self, spec: SiteSpec, token_seed: int) -> dict[str, Any]:
         """What the sampled activations follow from."""
@@ -106,6 +112,7 @@ class Workshop:
             "module": spec.module,
             "tokens_per_image": spec.tokens_per_image,
             "token_seed": token_seed,
+            **({} if spec.precision == "float32" else {"precision": spec.precision}),
             "dtype": "float32",
             "packages": versions(),
         }
@@ -243,11 +250,13 @@ class StartWorkshop:
         plugins: Plugin files; loaded before any task arrives, since tasks hold their classes.
         cache: Root of the cache.
         n_threads: For what gives the same result on any number of threads.
+        device: "cpu", "cuda" or "cuda:N"; checked where the workshop is made (`bench.devices`).
     """
 
     plugins: tuple[Path, ...]
     cache: Path
     n_threads: int = 1
+    device: str = field(default="cpu", kw_only=True)
 
     kind_of_cache: ClassVar[type[Cache]] = Cache
 
@@ -256,15 +265,16 @@ class StartWorkshop:
         return self.workshop(report, say).perform
 
     def workshop(self, report: Report, say: Callable[[str], None]) -> Workshop:
-        """The workshop, with everything set that its results follow from."""
-        # One thread each: two threads were measured ten times slower than one on a busy machine.
-        torch.set_num_threads(1)
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it a GPU's products are not deterministic
-        torch.use_deterministic_algorithms(True)
-        made = {key: provenance()[key] for key in ("commit", "dirty", "device")}
+        """The workshop, with everything set that its results follow from.
+
+        Raises:
+            UsageError: There is no such device here.
+        """
+        devices.set_up(self.device)
+        made = {key: provenance(self.device)[key] for key in ("commit", "dirty", "device")}
         cache = self.kind_of_cache(self.cache, say, made)
         cache.sweep()
-        return Workshop(Registry(self.plugins), cache, report, self.n_threads)
+        return Workshop(Registry(self.plugins), cache, report, self.n_threads, self.device)
 
 
 def versions() -> dict[str, str]:
