@@ -4,7 +4,7 @@ Every key is made of what the stage's result follows from: the component and its
 stages before it. So a stage asks for the ones before it by itself, whatever was done or lost earlier.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,15 +12,17 @@ from typing import Any, ClassVar
 import torch
 from safetensors import torch as safetensors
 
-from bench import UsageError, activations, devices, heads, measuring, soundness, stability, sweeps
+from bench import UsageError, activations, devices, extraction, heads, measuring, soundness, stability, sweeps
 from bench.backbones import Backbone, Report
-from bench.cache import Cache, read_manifest
+from bench.cache import Cache
 from bench.cells import Cell, SiteSpec
 from bench.datasets import Dataset
 from bench.lanes import Came, Failure
+from bench.manifest import read_manifest
 from bench.measuring import Skipped
 from bench.provenance import provenance
 from bench.registry import Registry
+from bench.shards import Wanted
 from bench.sites import Site
 from bench.slices import sampled
 from methods import artifacts
@@ -106,26 +108,30 @@ class Workshop:
     def activations_key(self, spec: SiteSpec, token_seed: int) -> dict[str, Any]:
         """What the sampled activations follow from."""
         return {
-            "version": activations.VERSION,
+            "version": extraction.VERSION,
             "dataset": self.dataset(spec).fingerprint,
             "backbone": self.backbone(spec).fingerprint,
             "module": spec.module,
             "tokens_per_image": spec.tokens_per_image,
             "token_seed": token_seed,
-            **({} if spec.precision == "float32" else {"precision": spec.precision}),
-            "dtype": "float32",
+            "stored": spec.stored,
+            **{name: value for name, value in spec.choices.items() if name == "precision"},
             "packages": versions(),
         }
 
     def source(self, spec: SiteSpec, token_seed: int, reads: frozenset[str]) -> activations.TensorSource:
         """The sampled tokens of the probing split, extracted if the cache has none."""
-        site, split = self.site(spec), self.dataset(spec).train
+        (folder,) = self.extracted([(spec, token_seed)])
+        return activations.opened(folder, self.site(spec), self.dataset(spec).train, self.report).only(reads)
 
-        def build(folder: Path) -> None:
-            activations.extract(site, split, spec.tokens_per_image, token_seed, folder, self.report)
+    def extracted(self, pairs: Sequence[tuple[SiteSpec, int]]) -> list[Path]:
+        """Where the activations of each site and token seed are, all of one backbone and data set.
 
-        folder = self.cache.get("activations", self.activations_key(spec, token_seed), build)
-        return activations.opened(folder, site, split, self.report).only(reads)
+        Those that the cache lacks are extracted in one pass over the probing split.
+        """
+        wanted = [Wanted(self.site(spec), seed, spec.tokens_per_image, spec.stored) for spec, seed in pairs]
+        keys = [self.activations_key(spec, seed) for spec, seed in pairs]
+        return extraction.stage(self.cache, wanted, keys, self.dataset(pairs[0][0]).train, self.report)
 
     def settled(self, cell: Cell) -> Cell:
         """The cell with its method chosen, where it is swept."""
@@ -221,15 +227,16 @@ class Workshop:
     def perform(self, payload: tuple[str, Any, int], came: Came) -> Any:
         """Do one task of a run.
 
-        It is ("backbone", site, 0), ("activations", site, token seed), ("sweep", cell, 0), ("find", cell, 0),
-        ("compare", comparison, 0) or ("evaluate", cells, 0); for the last two, `came` is what came of finding each.
+        It is ("backbone", site, 0), ("activations", pairs of site and token seed, 0), ("sweep", cell, 0), ("find",
+        cell, 0), ("compare", comparison, 0) or ("evaluate", cells, 0); for the last two, `came` is what came of finding
+        each.
         """
-        kind, subject, token_seed = payload
+        kind, subject, _ = payload
         if kind == "backbone":
             self.backbone(subject)
             return None
         if kind == "activations":
-            self.source(subject, token_seed, frozenset({"outputs"}))
+            self.extracted(subject)
             return None
         if kind == "evaluate":
             return measuring.evaluated(self, subject, came)

@@ -11,12 +11,14 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from bench import UsageError, concepts
-from bench.activations import TensorSource, extract, opened, quietly
+from bench.activations import TensorSource, opened, quietly
 from bench.backbones import BackboneFactory
 from bench.concepts import Concepts
 from bench.datasets import Dataset, Shapes, labels_of
+from bench.extraction import extract
 from bench.planted import planted
 from bench.planted_network import PlantedNetwork
+from bench.shards import FILLED, Wanted
 from bench.sites import Site
 from methods.controls import PlantedTruth, RandomPartition
 from methods.protocol import Activations
@@ -185,8 +187,8 @@ def test_the_network_names_the_theme_of_images_that_its_head_has_not_seen(site: 
 @pytest.fixture(scope="module")
 def source(site: Site, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> TensorSource:
     folder = tmp_path_factory.mktemp("activations")
-    extract(site, dataset.train, 2, 42, folder, quietly)
-    return opened(folder, site, dataset.train, quietly)
+    extract([Wanted(site, 42, 2)], [folder], dataset.train, quietly)
+    return opened(folder / FILLED, site, dataset.train, quietly)
 
 
 def evaluated(site: Site, dataset: Dataset, codes: Tensor, **facts: Any) -> dict[str, float]:
