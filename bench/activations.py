@@ -1,20 +1,17 @@
 """Activations on disk and in flight: what flows through a site for the images of the probing split.
 
-An entry of the cache holds `inputs.npy`, `outputs.npy` (rows in order of image, then position) and `tokens.npy`
-(image and position of each row). Arrays are written batch by batch and read memory-mapped, so neither side ever holds
-all of them. Methods that need whole images get them from the backbone, when they ask.
+An entry of the cache is what `bench.extraction` writes; it is read memory-mapped. Methods that need whole images get
+them from the backbone, when they ask.
 """
 
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, Generic
+from typing import Generic
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
-from numpy.lib.format import write_array_header_2_0
 from safetensors import SafetensorError
 from safetensors import torch as safetensors
 from torch import Tensor
@@ -23,45 +20,14 @@ from typing_extensions import TypeVar
 from bench.backbones import Report
 from bench.datasets import Split
 from bench.rows import Rows
-from bench.sites import Site, sampled_positions
+from bench.sites import Site
 from methods.parts import KnownParts
 from methods.protocol import Activations, ImageActivations, ImageSource
 
-BATCH_IMAGES = 256
-VERSION = 1
 BLOCK_TOKENS = 256
 """Tokens of a large source that are read in one piece: a seek per token would be a disk's slowest way to be read."""
 POOL_BYTES = 256 * 2**20
 """A source up to this size is shuffled whole; of a larger one, as many random blocks as fit are shuffled together."""
-
-
-def extract(site: Site, split: Split, per_image: int, token_seed: int, folder: Path, report: Report) -> None:
-    """Run the split through the backbone and write the sampled tokens of the site into `folder`."""
-    n = len(split)
-    positions: Int[Tensor, "images per_image"] | None = None
-    with (folder / "inputs.npy").open("wb") as inputs_file, (folder / "outputs.npy").open("wb") as outputs_file:
-        for start in range(0, n, BATCH_IMAGES):
-            report("images", start, n)
-            rows = torch.arange(start, min(start + BATCH_IMAGES, n))
-            reading = site.read(split.images(rows))
-            if positions is None:
-                kept = site.kept(reading.outputs.shape[1])
-                positions = sampled_positions(n, kept, per_image, token_seed)
-                for file, width in ((inputs_file, site.d_in), (outputs_file, site.units)):
-                    write_header(file, (positions.numel(), width))
-            pick = (torch.arange(len(rows))[:, None], positions[rows])
-            inputs_file.write(reading.inputs[pick].flatten(0, 1).float().numpy().tobytes())
-            outputs_file.write(reading.outputs[pick].flatten(0, 1).float().numpy().tobytes())
-    if positions is None:
-        raise ValueError("dataset: its probing split is empty; expected at least one image; choose another")
-    images = torch.arange(n)[:, None].expand_as(positions)
-    np.save(folder / "tokens.npy", torch.stack([images, positions], dim=-1).flatten(0, 1).numpy())
-    report("images", n, n)
-
-
-def write_header(file: BinaryIO, shape: tuple[int, int]) -> None:
-    """The head of a float32 `.npy` file whose rows follow."""
-    write_array_header_2_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
 
 
 def quietly(what: str, done: int, total: int) -> None:
@@ -70,7 +36,7 @@ def quietly(what: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True, eq=False)
 class SiteImages:
-    """The probing split image by image, straight from the backbone.
+    """The probing split image by image, straight from the backbone; what methods are given is on the processor.
 
     Attributes:
         site: Where it is read.
@@ -94,7 +60,7 @@ class SiteImages:
         """All studied positions of the named images."""
         reading = self.site.read(self.split.images(rows))
         kept = self.site.kept(reading.outputs.shape[1])
-        return ImageActivations(reading.inputs[:, kept], reading.outputs[:, kept])
+        return ImageActivations(reading.inputs[:, kept].cpu(), reading.outputs[:, kept].cpu())
 
     def class_gradients(self, rows: Int[Tensor, " rows"]) -> Float[Tensor, "rows positions units"]:
         """Gradient of each image's own class logit with respect to the site's outputs.
@@ -105,7 +71,7 @@ class SiteImages:
         if self.labels is None:
             raise LookupError("labels: got none; expected the class of each image; choose a labelled data set")
         gradients = self.site.class_gradients(self.split.images(rows), self.labels[rows])
-        return gradients[:, self.site.kept(gradients.shape[1])]
+        return gradients[:, self.site.kept(gradients.shape[1])].cpu()
 
 
 @dataclass(frozen=True, eq=False)
@@ -306,16 +272,17 @@ def put(pool: TensorSource, at: int, tokens: Activations) -> int:
 
 
 def opened(folder: Path, site: Site, split: Split, report: Report) -> TensorSource[Rows]:
-    """What was extracted into a folder, memory-mapped: nothing is read before it is used.
+    """What `bench.extraction` wrote, memory-mapped: nothing is read before it is used.
 
     Raises:
         ValueError: The files do not belong together.
     """
-    inputs, outputs = (Rows.of(sorted(folder.glob(f"{name}*.npy"))) for name in ("inputs", "outputs"))
+    inputs, outputs = (Rows.of(sorted(folder.glob(f"{name}-*.npy"))) for name in ("inputs", "outputs"))
     if len(inputs) != len(outputs):
         raise ValueError(
             f"{folder}: got {len(inputs)} tokens of inputs and {len(outputs)} of outputs; expected as many; delete the "
             "folder, and they are extracted again"
         )
     images, truth = SiteImages(site, split), site.backbone.truth
-    return TensorSource(inputs, outputs, site.weight, site.bias, report, images, truth=truth)
+    weight, bias = site.weight.cpu(), None if site.bias is None else site.bias.cpu()
+    return TensorSource(inputs, outputs, weight, bias, report, images, truth=truth)

@@ -23,8 +23,8 @@ from bench.cells import Cell, SiteSpec
 from bench.evaluation import Question
 from bench.findings import Chunk, Findings, Hurried
 from bench.lanes import Came, Task, one_line
-from bench.rehearsal import Place, RehearsalStream
-from bench.rehearsal_sources import RehearsalImages, RehearsalSource
+from bench.place import Place
+from bench.rehearsal import RehearsalImages, RehearsalSource, RehearsalStream
 from bench.replay import Replay
 from bench.rerun import Rerun, compared_by
 from bench.rows import Rows
@@ -86,15 +86,11 @@ class Calibrator:
         return {task.id: seconds for task in group}
 
     def activations(self, place: Place, group: Sequence[Task]) -> dict[str, float]:
-        """Extracting the activations of each token seed."""
+        """Extracting what is missing of the activations, in one pass."""
         seconds = {}
         for task in group:
-            _, site, token_seed = task.payload
-            try:
-                self.workshop.source(site, token_seed, frozenset({"outputs"}))
-                seconds[task.id] = 0.0
-            except NotCachedError:
-                seconds[task.id] = place.image_seconds * len(place.dataset.train)
+            pairs = [pair for pair in task.payload[1] if not self.is_kept(partial(self.workshop.extracted, [pair]))]
+            seconds[task.id] = place.pass_seconds(pairs, self.clock) * len(place.dataset.train) if pairs else 0.0
         return seconds
 
     def sweep(self, place: Place, group: Sequence[Task]) -> dict[str, float]:

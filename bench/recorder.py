@@ -28,12 +28,14 @@ class Recorder:
         ledger: Where the records go.
         display: Where progress goes.
         complete: The cells and trials of which the ledger has whole records already.
+        device: What the lanes work on.
     """
 
     suite: Suite
     ledger: Ledger
     display: Display
     complete: frozenset[str] = frozenset()
+    device: str = "cpu"
 
     def progressed(self, task: Task, what: str, done: int, total: int) -> None:
         """A running task says how far it is."""
@@ -117,7 +119,7 @@ class Recorder:
             "site_options": cell.site.options,
             "notes": {"machine": machine()},
             "time": now(),
-            **provenance(),
+            **provenance(self.device),
         }
 
 

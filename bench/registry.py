@@ -65,8 +65,11 @@ BUILT_IN: dict[str, dict[str, tuple[str, str]]] = {
     "datasets": {
         "concepts": ("bench.concepts:Concepts", "glyphs on a grid, 36 classes, known concepts in every patch"),
         "digits": ("bench.datasets:Digits", "handwritten digits that ship inside scikit-learn, 10 classes"),
+        "huggingface": ("bench.image_tables:HuggingFace", "your images in a Hugging Face data set on disk, or Parquet"),
+        "image_folder": ("bench.image_files:ImageFolder", "your images in folders, one a class (torchvision's layout)"),
         "photos": ("bench.datasets:Photos", "disjoint tiles of photographs that ship with scikit-image, scikit-learn"),
         "shapes": ("bench.datasets:Shapes", "procedural shapes in colours on textures, 48 classes, known factors"),
+        "webdataset": ("bench.image_shards:WebDataset", "your images in tar shards (WebDataset's layout)"),
     },
 }
 KINDS = tuple(BUILT_IN)

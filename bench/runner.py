@@ -60,12 +60,14 @@ def plan_of(suite: Suite) -> dict[str, Any]:
     return {
         "suite": suite.name,
         "description": suite.description,
+        **({"changes": suite.changes.as_json()} if suite.changes.as_json() else {}),
         "sites": [
             {
                 "label": site.label,
                 "dataset": site.dataset.entry.name,
                 "backbone": site.backbone.entry.name,
                 "module": site.module,
+                **({"warnings": list(site.warnings)} if site.warnings else {}),
             }
             for site in suite.sites
         ],
@@ -147,7 +149,7 @@ def run(
         StorageError, LedgerError: Something cannot be written.
     """
     cells = selected(suite.cells, only)
-    check_folder(folder, suite.name)
+    check_folder(folder, suite.name, suite.changes)
     make_folder(folder)
     with Ledger(folder / LEDGER) as ledger:
         plan = plan_of(suite) | kept_before(folder, suite)
@@ -168,7 +170,7 @@ def run(
             display.said(f"complete already: {len(whole) - n_other}{kept}")
         begin = time.perf_counter()
         with display:
-            run_tasks(tasks, n_lanes, start, Recorder(suite, ledger, display, frozenset(complete)))
+            run_tasks(tasks, n_lanes, start, Recorder(suite, ledger, display, frozenset(complete), start.device))
         if tasks:
             took = {"seconds": time.perf_counter() - begin, "tasks": len(tasks), "workers": n_lanes}
             write_plan(folder, plan | {"took": took})

@@ -17,7 +17,7 @@ from bench.estimate import Estimate, chunks_of, estimated, in_words, makespan
 from bench.lanes import Task
 from bench.planted import PlantedImages, planted
 from bench.registry import Registry
-from bench.rehearsal_sources import RehearsalImages, RehearsalSource
+from bench.rehearsal import RehearsalImages, RehearsalSource
 from bench.runner import run
 from bench.stages import StartWorkshop
 from bench.stopwatch import Seen, Stopwatch, later, timed
@@ -257,7 +257,7 @@ def test_seeds_are_rehearsed_once(tmp_path: Path) -> None:
     suite = small(tmp_path / "small.toml", (42, 123))
     tasks = [task for task in tasks_for(suite.cells) if task.payload[0] != "evaluate"]
     (chunk,) = chunks_of(tasks, 1)
-    assert [len(group) for group in chunk.payload.groups] == [1, 2, 2, 2, 2]
+    assert [len(group) for group in chunk.payload.groups] == [1, 1, 2, 2, 2]
     assert [len(chunk.payload.groups) for chunk in chunks_of(tasks, 3)] == [3, 1, 1]
     assert {task.id for group in chunk.payload.groups for task in group} == {task.id for task in tasks}
 

@@ -28,6 +28,7 @@ HOMES = {
     "umap": {"methods/clustering/libraries.py"},
     "numba": {"methods/clustering/compiled.py"},
     "ray": {"bench/executors.py"},
+    "datasets": {"bench/image_tables.py"},
     "httpx2": {"judges/link.py"},
     "matplotlib": {"judges/figures.py", "methods/sae.py"},
     "triton": {"methods/clustering/kernels.py"},
