@@ -185,8 +185,8 @@ def listed(folder: Path) -> Listing:
     empty = [name for name, one in zip(classes, images, strict=True) if not len(one.sizes)]
     if empty:
         raise UsageError(
-            f"root: no image in {len(empty)} of {len(classes)} classes of {folder} ({', '.join(empty[:5])}); expected at "
-            f"least one in each, ending in {', '.join(IMG_EXTENSIONS)}; fill or remove these folders, in both splits"
+            f"root: no image in {len(empty)} of {len(classes)} classes of {folder} ({', '.join(empty[:5])}); expected "
+            f"some in each, ending in {', '.join(IMG_EXTENSIONS)}; fill or remove these folders, in both splits"
         )
     return Listing(folder, classes, images)
 

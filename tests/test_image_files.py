@@ -11,6 +11,7 @@ import pytest
 import torch
 from made_images import CLASSES, N_TEST, N_TRAIN, image_folder, picture
 from PIL import Image
+from torch.nn import functional
 from torchvision import datasets as reference
 
 from bench import UsageError
@@ -118,6 +119,21 @@ def test_threads_and_backbones_see_the_same_squares(root: Path) -> None:
     assert torch.equal(seen.images(rows[:1])[0], geometry.of(split_of(dataset).picture(int(rows[0]))))
 
 
+def test_people_see_the_same_field_of_view_in_more_pixels(root: Path) -> None:
+    """Each pixel that the network is given is the mean of four of theirs, but for what resizing blurs."""
+    seen = ImageFolder(root=str(root)).load().seen_by(Geometry(24, resize=32, interpolation="bilinear")).test
+    assert isinstance(seen, Seen)
+    rows = torch.arange(len(seen))
+    given, shown = seen.images(rows).float(), seen.at_least(48).images(rows).float()
+    assert shown.shape[-2:] == (48, 48)
+    shrunk = functional.avg_pool2d(shown, 2)
+    difference = (shrunk - given).abs().mean()
+    other = (shrunk.roll(1, 0) - given).abs().mean()
+    turned = (shrunk.flip(-1) - given).abs().mean()
+    assert difference < 4 < 20 < min(turned, other)
+    assert torch.equal(seen.at_least(10).images(rows), seen.images(rows))
+
+
 def test_images_of_several_sizes_need_a_side(root: Path, tmp_path: Path) -> None:
     train = ImageFolder(root=str(root)).load().train
     assert train.images(torch.tensor([0, 3])).shape == (2, 3, 48, 40)
@@ -201,7 +217,7 @@ def loop(root: Path) -> None:
         (remove("val"), r"root: cannot list .*val \(No such file or directory\); expected the layout of torchvision's"),
         (remove("train", "val"), r"root: cannot list .*train \(No such file"),
         (remove("val/bee"), r"root: the classes of .* differ: 1 only in train \(bee\); expected the same folders"),
-        (empty, r"root: no image in 1 of 4 classes of .*train \(dog\); expected at least one in each, ending in .jpg"),
+        (empty, r"root: no image in 1 of 4 classes of .*train \(dog\); expected some in each, ending in .jpg"),
         (empty_test_class, r"root: no image in 1 of 4 classes of .*val \(dog\)"),
         (flat, r"root: .*val has no folder of a class, and 1 images beside; .*; sort them into folders, one a class"),
         (loop, r"root: .*ant/again links to a folder above it; expected none; remove it"),
