@@ -20,7 +20,8 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
 Pixels = UInt8[Tensor, "rows 3 height width"]
-Indices = Int[Tensor, " rows"]
+Indices = Int[Tensor, " _"]
+"""Rows of a split; batches differ in how many."""
 
 BATCHES_AHEAD = 2
 """Batches that are decoded before they are asked for: one is being worked on, the next follows without a wait."""
@@ -158,7 +159,9 @@ class StoredSplit(Protocol):
     def images(self, rows: Int[Tensor, " rows"] | slice) -> Pixels: ...  # noqa: D102
 
 
-def ahead(split: StoredSplit, batches: Iterable[Indices]) -> Generator[tuple[Indices, Pixels], None, None]:
+def ahead(
+    split: StoredSplit, batches: Iterable[Indices]
+) -> Generator[tuple[Indices, UInt8[Tensor, "_ 3 height width"]], None, None]:
     """Each batch of rows with its images, in order; files are decoded on threads beside while the caller works.
 
     At most `BATCHES_AHEAD` batches are held beside the one handed out. What goes wrong with an image is raised when its

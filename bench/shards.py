@@ -8,8 +8,9 @@ import hashlib
 import json
 from contextlib import suppress
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -70,12 +71,11 @@ class Growing:
     hash: "hashlib._Hash" = field(default_factory=hashlib.sha256)
     n_bytes: int = 0
 
-    @classmethod
-    def begun(cls, path: Path, shape: tuple[int, int], dtype: np.dtype) -> "Growing":
-        """The file with its head, for an array of this shape."""
-        growing = cls(path.open("wb"))
-        write_array_header_2_0(growing, {"descr": dtype.str, "fortran_order": False, "shape": shape})
-        return growing
+    def head(self, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
+        """Begin an array of this shape."""
+        head = BytesIO()
+        write_array_header_2_0(head, {"descr": dtype.str, "fortran_order": False, "shape": shape})
+        self.write(head.getvalue())
 
     def write(self, raw: bytes | memoryview) -> int:
         """Add bytes; gives how many they are."""
@@ -154,11 +154,11 @@ class Shards:
         if start % self.n_shard_images == 0:
             self.begin(start)
         for growing, values in zip(self.growing, (taken.inputs, taken.outputs), strict=True):
-            growing.write(self.rows(values).reshape(-1).view(np.uint8).data)
+            growing.write(self.raw(values))
         if (end := start + len(taken.outputs)) % self.n_shard_images == 0 or end == self.n_images:
             self.end(start // self.n_shard_images)
 
-    def rows(self, values: Float[Tensor, "images taken width"]) -> np.ndarray:
+    def raw(self, values: Float[Tensor, "images taken width"]) -> memoryview:
         """Its own tokens among those taken, as they are written."""
         own = values[:, self.columns].flatten(0, 1)
         stored = own.to(getattr(torch, self.wanted.stored))
@@ -167,7 +167,7 @@ class Shards:
                 f"stored: got float16, and an activation of {float(own.abs().nan_to_num(0, 0).max()):.3g} at "
                 f"{self.wanted.site.path!r}; expected at most 65504; store float32"
             )
-        return stored.cpu().contiguous().numpy()
+        return stored.contiguous().flatten().view(torch.uint8).cpu().numpy().data
 
     def begin(self, start: int) -> None:
         """Open the files of the shard of these images."""
@@ -175,7 +175,8 @@ class Shards:
         n_images = min(self.n_shard_images, self.n_images - start)
         n_rows = n_images * (self.columns.stop - self.columns.start)
         for name, width in zip(NAMES, self.widths, strict=True):
-            self.growing.append(Growing.begun(self.folder / f"{name}.partial", (n_rows, width), self.dtype))
+            self.growing.append(Growing((self.folder / f"{name}.partial").open("wb")))
+            self.growing[-1].head((n_rows, width), self.dtype)
 
     def end(self, index: int) -> None:
         """Give the files their names, and note them."""

@@ -272,7 +272,7 @@ def read_many(
     backbone: Backbone,
     sites: Sequence[Site],
     images: Images,
-    positions: Sequence[Int[Tensor, "images taken"]] | None = None,
+    positions: Sequence[Int[Tensor, "images _"]] | None = None,
     *,
     stop: bool = True,
 ) -> list[Taken]:
