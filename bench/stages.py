@@ -73,7 +73,7 @@ class Workshop:
             else:
                 weights = safetensors.load_file(self.cache.get("backbones", identity, build) / WEIGHTS)
             whole: Backbone = factory.assemble(weights, dataset)
-            if not heads.needs_head(factory):
+            if not heads.needs_head(factory, len(dataset.classes)):
                 return whole
             return heads.stage(self.cache, whole, dataset, self.report, versions())
 
