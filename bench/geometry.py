@@ -52,7 +52,11 @@ class Geometry:
 
     def __str__(self) -> str:
         """In words and numbers, as part of a backbone's fingerprint."""
-        how = f"shorter side to {self.resize}, middle {self.side} x {self.side}" if self.resize else f"to {self.side} x"
+        how = (
+            f"shorter side to {self.resize}, middle {self.side} x {self.side}"
+            if self.resize
+            else f"to {self.side} x {self.side}"
+        )
         return f"{how}, {self.interpolation}, {self.by}"
 
     def at_least(self, side: int) -> "Geometry":
@@ -70,6 +74,9 @@ class Geometry:
             bytes_of = tensor_of(functional.resize(image, size, interpolation=mode))
         else:
             bytes_of = functional.resize(tensor_of(image), size, interpolation=mode, antialias=True)
+            top, left = ((length - self.side) // 2 for length in bytes_of.shape[-2:])  # torchvision rounds instead
+            middle: Tensor = bytes_of[:, top : top + self.side, left : left + self.side].contiguous()
+            return middle
         square: Tensor = functional.center_crop(bytes_of, [self.side, self.side])
         return square
 

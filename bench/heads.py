@@ -190,6 +190,7 @@ def stage(
     return headed(backbone, safetensors.load_file(folder / "head.safetensors"))
 
 
-def needs_head(factory: Any) -> bool:
-    """Whether the factory's networks give features, so that a head has to be fitted."""
-    return bool(getattr(factory, "features_only", False))
+def needs_head(factory: Any, n_classes: int) -> bool:
+    """Whether the factory's networks give features for so many classes, so that a head has to be fitted."""
+    says = getattr(factory, "features_only", False)
+    return bool(says(n_classes) if callable(says) else says)

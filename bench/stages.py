@@ -88,7 +88,7 @@ class Workshop:
             else:
                 weights = safetensors.load_file(self.cache.get("backbones", identity, build) / WEIGHTS)
             whole: Backbone = factory.assemble(weights, dataset)
-            if heads.needs_head(factory):
+            if heads.needs_head(factory, len(dataset.classes)):
                 whole = heads.stage(self.cache, whole, dataset, self.report, versions(), self.device)
             return whole.on(self.device, spec.precision)
 
