@@ -20,7 +20,7 @@ from results.records import Record, latest
 from results.sweeps import SweepSpec
 from results.tables import TABLES, find_table, render
 
-PLAN, LEDGER = "run.json", "records.jsonl"
+PLAN, LEDGER, OUTCOMES = "run.json", "records.jsonl", "outcomes"
 SCHEMA = 1
 TAKEN_OVER = {
     kind: frozenset(
@@ -107,13 +107,18 @@ def make_folder(folder: Path) -> None:
         raise storage_error("--out", folder, error) from error
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, *, mark: str = "") -> None:
     """Write a file aside and rename it into place.
+
+    Args:
+        path: The file.
+        text: What is in it.
+        mark: Tells the file aside from others', where several processes may write the same one.
 
     Raises:
         StorageError: It cannot be written.
     """
-    aside = path.with_name(f"{path.name}.partial")
+    aside = path.with_name(f"{path.name}{mark}.partial")
     try:
         with aside.open("w", encoding="utf-8") as file:
             file.write(text)

@@ -225,14 +225,14 @@ class Workshop:
             return f"needs the parts of the units, and backbone {cell.site.backbone.entry.name!r} has no known ones"
         return self.lacking(cell.leader) if cell.leader else None
 
-    def perform(self, payload: tuple[str, Any, int], came: Came) -> Any:
+    def perform(self, payload: tuple[str, Any, Any], came: Came) -> Any:
         """Do one task of a run.
 
-        It is ("backbone", site, 0), ("activations", pairs of site and token seed, 0), ("sweep", cell, 0), ("find",
-        cell, 0), ("compare", comparison, 0) or ("evaluate", cells, 0); for the last two, `came` is what came of finding
-        each.
+        It is ("backbone", site, 0), ("activations", pairs of site and token seed, 0), ("sweep", cell, 0), ("units",
+        cell, (index, shares)), ("find", cell, 0), ("compare", comparison, 0) or ("evaluate", cells, 0); for the last two,
+        `came` is what came of finding each, and for finding, of its shares.
         """
-        kind, subject, _ = payload
+        kind, subject, share = payload
         if kind == "backbone":
             self.backbone(subject)
             return None
@@ -242,7 +242,9 @@ class Workshop:
         if kind == "evaluate":
             return measuring.evaluated(self, subject, came)
         if kind == "find":
-            return measuring.found(self, subject)
+            return measuring.found(self, subject, came)
+        if kind == "units":
+            return measuring.found(self, subject, share=share)
         if kind == "compare":
             bad = next((one for one in came.values() if isinstance(one, Skipped | Failure)), None)
             return stability.compared(self, subject) if bad is None else bad
