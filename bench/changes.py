@@ -103,7 +103,7 @@ class Changes:
             name, named = component_name(table.get(kind)), dict(pair.split("=", 1) for pair in self.weights)
             weights = named.get(name, "random" if self.random_weights and loads_weights(name, registry) else "")
             if weights:
-                changed[kind] = {**as_table(table[kind]), "weights": weights}
+                changed[kind] = {**as_table(table[kind]), "checkpoint": weights}
         return changed
 
     def dataset(self, given: Any, registry: Registry) -> tuple[dict[str, Any], str]:
@@ -111,12 +111,13 @@ class Changes:
         own = as_table(given)
         name, _, place = self.data.partition(":")
         if name not in registry.tables["datasets"]:
-            return {**own, places_of(own["name"], registry)[0]: self.data}, ""
+            return {**own, **dict.fromkeys(places_of(own["name"], registry)[:1], self.data)}, ""
         places = places_of(name, registry)
-        if bool(place) != bool(places):
-            wanted = f"{name}:PATH" if places else name
+        given_places = place.split(",") if place else []
+        if len(given_places) != len(places):
+            wanted = f"{name}:{','.join(one.upper() for one in places)}" if places else name
             raise UsageError(f"--data: got {self.data!r}; expected {wanted}; change it")
-        changed = {"name": name, **({places[0]: place} if places else {})}
+        changed = {"name": name, **dict(zip(places, given_places, strict=True))}
         return changed, "" if places else f"{name} in place of the suite's own data"
 
     def scaled(self, table: Any, registry: Registry) -> Any:
@@ -169,10 +170,9 @@ def entries_of(kind: str, name: str, registry: Registry) -> Iterator[Entry]:
 
 
 def places_of(name: str, registry: Registry) -> tuple[str, ...]:
-    """The options of a data set that say where it is."""
-    return tuple(
-        place for entry in entries_of("datasets", name, registry) for place in getattr(entry.load(), "places", ())
-    )
+    """The options of a data set that say where it is, and have to be given."""
+    kinds = [entry.load() for entry in entries_of("datasets", name, registry)]
+    return tuple(place for kind in kinds for place in getattr(kind, "places", ()) if getattr(kind, place, "") == "")
 
 
 def is_open(given: Any, registry: Registry) -> bool:

@@ -4,8 +4,8 @@ Results go to standard output, progress and errors to standard error. Exit codes
 (a full disk), 2 usage, 3 finished with failed cells, 130 interrupted. Nothing heavy is imported before it is needed.
 """
 
-import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -49,11 +49,18 @@ Out = Annotated[Path | None, typer.Option("--out", help="Folder of the run; runs
 Only = Annotated[list[str], typer.Option("--only", metavar="KEY=VALUE", help="Narrow the cells down; repeatable.")]
 RunDir = Annotated[Path, typer.Option("--run", help="Folder of a run.")]
 
-Workers = Annotated[int, typer.Option(min=0, help="Processes; 0 works in this one.")]
+Workers = Annotated[
+    int | None, typer.Option(min=0, help="Processes; 0 works in this one. Two if not given, or one for each GPU.")
+]
+Engine = Annotated[str, typer.Option("--engine", help="local, or ray (the extra of that name).")]
+Address = Annotated[str, typer.Option("--address", help="Of a Ray cluster that runs already; auto finds it.")]
+Device = Annotated[str, typer.Option("--device", help="cpu; cuda for every GPU; or some of them: cuda:0,cuda:2.")]
+PanelName = Annotated[
+    str, typer.Option("--panel", help="Who judges at the end, not the suite's panel; none for nobody.")
+]
 
 INTERRUPTED = 130
 NO_FILTER: list[str] = []
-WORKERS = min(2, os.cpu_count() or 1)
 
 
 @app.command()
@@ -68,7 +75,11 @@ def run(
     precision: PrecisionName = "",
     plugin: Plugins = NO_PLUGINS,
     cache: CacheDir = None,
-    workers: Workers = WORKERS,
+    workers: Workers = None,
+    engine: Engine = "local",
+    address: Address = "",
+    device: Device = "cpu",
+    panel: PanelName = "",
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -78,15 +89,30 @@ def run(
     with waiting("reading the suite"):
         from bench.cache import default_cache
         from bench.folder import rendered, write_text
-        from bench.lanes import threads_of_a_lane
+        from bench.needs import fetched
         from bench.runner import run as run_suite
         from bench.stages import StartWorkshop
         from bench.suites import load_suite
+        from bench.workers import workers_of
 
-        loaded = load_suite(suite, Registry(plugin), changes)
+        who = workers_of(engine, address, device, workers)
+        registry = Registry(plugin)
+        loaded = load_suite(suite, registry, changes)
+        if fetched(loaded):
+            loaded = load_suite(suite, registry, changes)  # what cells are follows from their weights
+    loaded = replace(loaded, panel="" if panel == "none" else panel or loaded.panel)
     folder = out or Path("runs") / loaded.name
-    start = StartWorkshop(resolved(plugin), cache or default_cache(), threads_of_a_lane(workers))
-    states = run_suite(loaded, folder, start, only=only, n_lanes=workers, is_quiet=quiet or as_json)
+    start = StartWorkshop(resolved(plugin), cache or default_cache(), who.n_threads, device=who.device)
+    states = run_suite(
+        loaded,
+        folder,
+        start,
+        only=only,
+        n_lanes=who.n_lanes,
+        gpus=who.gpus,
+        cluster=who.cluster,
+        is_quiet=quiet or as_json,
+    )
     files = [(folder / f"{name}.{form}", name, form) for name in loaded.tables for form in ("md", "csv")]
     broken = judge_commands.judged_at_the_end(loaded, folder, start, plugin, is_quiet=quiet or as_json)
     for path, name, form in files:
@@ -120,7 +146,8 @@ def plan(
     precision: PrecisionName = "",
     plugin: Plugins = NO_PLUGINS,
     cache: CacheDir = None,
-    workers: Workers = WORKERS,
+    workers: Workers = None,
+    device: Device = "cpu",
     estimate: Annotated[bool, typer.Option(help="Rehearse what is to do, to say how long it will take.")] = True,
     as_json: Json = False,
 ) -> None:
@@ -132,7 +159,9 @@ def plan(
         from bench.needs import needs_of
         from bench.runner import comparisons_of, plan_of, selected
         from bench.suites import load_suite
+        from bench.workers import workers_of
 
+        who = workers_of("local", "", device, workers)
         registry = Registry(plugin)
         loaded = load_suite(suite, registry, changes)
     folder = out or Path("runs") / loaded.name
@@ -142,10 +171,10 @@ def plan(
     names = {cell.name for cell in cells} | {one.name for one in compared}
     rows = [row for row in states(plan_of(loaded), outcomes(folder)) if row[0] in names]
     done = {key for _, key, state in rows if state.split(":")[0] in ("complete", "skipped")}
-    needs = needs_of(loaded, [cell for cell in cells if cell.id not in done], registry)
+    needs = needs_of(loaded, [cell for cell in cells if cell.id not in done], registry, who.device)
     head: dict[str, Any] = {"suite": loaded.name, "run": str(folder), "needs": needs.as_json()}
     if estimate and len(done) < len(rows) and not needs.missing:
-        tell(f"rehearsing what is to do, with {workers} workers; --no-estimate leaves it out")
+        tell(f"rehearsing what is to do, with {who.n_lanes} workers; --no-estimate leaves it out")
         with waiting("rehearsing what is to do"):
             from bench.cache import default_cache
             from bench.estimate import estimated
@@ -153,7 +182,7 @@ def plan(
             to_do = [cell for cell in cells if cell.id not in done]
             others = [one for one in compared if one.id not in done]
             plugins = tuple(path.resolve() for path in plugin)
-            found = estimated(to_do, workers, plugins, cache or default_cache(), comparisons=others)
+            found = estimated(to_do, who.n_lanes, plugins, cache or default_cache(), comparisons=others)
         show_states(rows, head, as_json, found)
     else:
         show_states(rows, head, as_json)

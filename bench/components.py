@@ -1,15 +1,17 @@
 """Sites as a suite writes them, and the components that it names with their options; read strictly, before any work."""
 
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from typing import Any, get_args
 
-from bench import UsageError
+from bench import UsageError, zoo
 from bench.asked import found
 from bench.cells import Component, Precision, SiteSpec, Stored
 from bench.lanes import one_line
 from bench.options import Problems, built, checked_keys
-from bench.registry import Entry, Registry
+from bench.registry import Entry, Registry, unknown
 from bench.sites import find_layer
+from methods.surgery import problem_of
 
 SITE_KEYS: dict[str, Any] = {"label": str, "module": str, "tokens_per_image": int, "share": (int, float), "caveat": str}
 SITE_KEYS |= dict.fromkeys(("precision", "stored"), str)
@@ -21,15 +23,18 @@ NEEDED = {
 }
 
 
-def parse_site(i: int, table: Mapping[str, Any], registry: Registry, problems: Problems) -> SiteSpec | None:
-    """One [[sites]] table; the module path is looked up in the architecture, before any weights exist."""
+def parse_sites(i: int, table: Mapping[str, Any], registry: Registry, problems: Problems) -> list[SiteSpec]:
+    """One [[sites]] table; the module is looked up in the architecture, before any weights exist.
+
+    A module is a path, a layer as the catalogue labels it ("layer 12"), or a pattern, which stands for several sites.
+    """
     where = f"sites[{i}]"
     checked_keys(table, SITE_KEYS, where, problems)
     parts = {kind: component(table, kind, where, registry, problems) for kind in ("dataset", "backbone")}
     module = table.get("module")
     if not isinstance(module, str):
         problems.add(f"{where}.module: got {module!r}; expected the module path of a linear layer; name it")
-        return None
+        return []
     tokens = table.get("tokens_per_image", 2)
     if type(tokens) is not int or tokens < 1:
         problems.add(f"{where}.tokens_per_image: got {tokens!r}; expected at least 1; raise it")
@@ -43,18 +48,35 @@ def parse_site(i: int, table: Mapping[str, Any], registry: Registry, problems: P
     if not isinstance(share, int | float) or not 0 < share <= 1:
         problems.add(f"{where}.share: got {share!r}; expected a share above 0 and up to 1; change it")
     dataset, backbone = parts["dataset"], parts["backbone"]
-    if backbone:
-        try:
-            find_layer(backbone.built.skeleton(), module)
-        except UsageError as error:
-            problems.add(f"{where}: {error}")
-        except Exception as error:  # whatever a library says of an architecture that cannot be built
-            problems.add(f"{where}.backbone: {one_line(error)}; expected options that make a network; change them")
     if not dataset or not backbone:
-        return None
+        return []
+    paths = paths_at(backbone, module, where, problems)
     encoder = component(table, "encoder", where, registry, problems) if "encoder" in table else None
     label, caveat = str(table.get("label", dataset.entry.name)), str(table.get("caveat", ""))
-    return SiteSpec(label, dataset, backbone, module, tokens, encoder, **choices, share=float(share), caveat=caveat)
+    labels = [label] if len(paths) == 1 else [f"{label}:{path}" for path in paths]
+    return [
+        SiteSpec(own, dataset, backbone, path, tokens, encoder, **choices, share=float(share), caveat=caveat)
+        for own, path in zip(labels, paths, strict=True)
+    ]
+
+
+def paths_at(backbone: Component, module: str, where: str, problems: Problems) -> list[str]:
+    """The module paths that a suite's `module` stands for; none, with the problem noted, where it stands for none."""
+    try:
+        path, skeleton = zoo.path_of(backbone.entry.name, module), backbone.built.skeleton()
+        if not set(path) & set("*?["):
+            find_layer(skeleton, path)
+            return [path]
+        usable = [name for name, layer in skeleton.named_modules() if name and not problem_of(layer)]
+        matched = [name for name in usable if fnmatchcase(name, path)]
+        if matched:
+            return matched
+        problems.add(f"{where}: {unknown('module', path, usable, 'the list in this message')}")
+    except UsageError as error:
+        problems.add(f"{where}: {error}")
+    except Exception as error:  # whatever a library says of an architecture that cannot be built
+        problems.add(f"{where}.backbone: {one_line(error)}; expected options that make a network; change them")
+    return []
 
 
 def component(

@@ -50,14 +50,20 @@ class ImageFolder(FileOptions):
     version: ClassVar[int] = 1
     places: ClassVar[tuple[str, ...]] = ("root", "train", "test")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    @property
+    def missing(self) -> str:
+        """What is not there, in words: a suite may leave the root open; empty where there is a folder."""
         if not self.root:
-            raise ValueError(f"root: got none; expected a folder in {LAYOUT}; set root")
+            return f"root: got none; expected a folder in {LAYOUT}; give --data PATH, or set root"
+        if not Path(self.root).expanduser().is_dir():
+            return f"root: got {self.root!r}, which is no folder; expected one in {LAYOUT}; mend the path"
+        return ""
 
     @property
     def content(self) -> str:
         """SHA-256 over both lists: of each file the split, the path below it and the size in bytes."""
+        if self.missing:
+            return "absent"
         train, test = self.listings()
         return digest({"train": train.digest, "test": test.digest})
 
@@ -67,6 +73,8 @@ class ImageFolder(FileOptions):
         Raises:
             UsageError: A split or a class is missing or empty, or cannot be listed.
         """
+        if self.missing:
+            raise UsageError(self.missing)
         train, test = (listed(Path(self.root).expanduser() / split) for split in (self.train, self.test))
         if train.classes != test.classes:
             ours, theirs = set(train.classes), set(test.classes)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from bench import UsageError
 from bench.cache import digest
 from bench.cells import Cell, SiteSpec, Suite
 from bench.panels import load_panel
@@ -114,7 +115,7 @@ def needs_of(suite: Suite, cells: Sequence[Cell], registry: Registry, device: st
     sizes = {digest(site.identity): size_of(site) for site in suite.sites}
     own = [size for size in sizes.values() if size is not None]
     memory = [
-        int(tell(size.images[0] * cell.site.tokens_per_image, size.d_in, size.units))
+        tell(size.images[0] * cell.site.tokens_per_image, size.d_in, size.units) or 0
         for cell in cells
         if (size := sizes[digest(cell.site.identity)]) and (tell := getattr(cell.method.built, "memory_bytes", None))
     ]
@@ -125,7 +126,7 @@ def needs_of(suite: Suite, cells: Sequence[Cell], registry: Registry, device: st
         options = {"unit_pairs": panel.settings.unit_pairs, "token_seeds": len(suite.token_seeds)}
         calls = sum(n_presentations(n, **options) for n in n_methods if n > 1)
     return Needs(
-        missing=tuple(dict.fromkeys(line for site in suite.sites for line in missing_at(site))),
+        missing=tuple(missing_in(suite)),
         disk_bytes=sum(stored_bytes(cells, sizes)),
         memory_bytes=max(memory, default=0),
         judges=tuple(judge.name for judge in panel.judges) if panel else (),
@@ -137,12 +138,35 @@ def needs_of(suite: Suite, cells: Sequence[Cell], registry: Registry, device: st
     )
 
 
-def missing_at(site: SiteSpec) -> Iterator[str]:
-    """What is not there of a site's data and weights."""
-    for component in (site.dataset, site.backbone, site.encoder):
-        why = getattr(component.built, "missing", "") if component else ""
-        if why:
-            yield f"{site.label}: {why}"
+def fetched(suite: Suite) -> bool:
+    """Whether something was downloaded that was missing.
+
+    Raises:
+        UsageError: Something is missing and cannot be had; all of it is named.
+    """
+    problems, is_new = [], False
+    for what, built in missing_in(suite).items():
+        if not hasattr(built, "fetch"):
+            problems.append(what)
+            continue
+        try:
+            built.fetch()
+            is_new = True
+        except UsageError as error:
+            problems.append(str(error))
+    if problems:
+        raise UsageError("\n".join(problems))
+    return is_new
+
+
+def missing_in(suite: Suite) -> dict[str, Any]:
+    """What is not there, in words that begin with the sites, and the component that it is missing of."""
+    found: dict[str, tuple[list[str], Any]] = {}
+    for site in suite.sites:
+        for component in (site.dataset, site.backbone, site.encoder):
+            if component and (why := getattr(component.built, "missing", "")):
+                found.setdefault(why, ([], component.built))[0].append(site.label)
+    return {f"{', '.join(labels)}: {why}": built for why, (labels, built) in found.items()}
 
 
 def size_of(site: SiteSpec) -> Size | None:

@@ -229,8 +229,8 @@ class Workshop:
         """Do one task of a run.
 
         It is ("backbone", site, 0), ("activations", pairs of site and token seed, 0), ("sweep", cell, 0), ("units",
-        cell, (index, shares)), ("find", cell, 0), ("compare", comparison, 0) or ("evaluate", cells, 0); for the last two,
-        `came` is what came of finding each, and for finding, of its shares.
+        cell, (index, shares)), ("find", cell, 0), ("compare", comparison, 0) or ("evaluate", cells, 0); for the last
+        two, `came` is what came of finding each, and for finding, of its shares.
         """
         kind, subject, share = payload
         if kind == "backbone":

@@ -13,7 +13,7 @@ from bench import UsageError
 from bench.asked import compares, found, parse_metrics, parse_tables
 from bench.cells import Cell, Component, SiteSpec, Suite
 from bench.changes import Changes
-from bench.components import parse_site, with_options
+from bench.components import parse_sites, with_options
 from bench.options import Problems, checked_keys, toml_of
 from bench.panels import load_panel
 from bench.registry import Registry, suite_path, unknown
@@ -66,8 +66,8 @@ def parse(name: str, raw: Mapping[str, Any], registry: Registry, problems: Probl
     for key in ("sites", "methods"):
         if not raw.get(key):
             problems.add(f"{key}: got none; expected at least one [[{key}]] table; add one")
-    sites = [parse_site(i, table, registry, problems) for i, table in tables(raw, "sites", problems)]
-    site_labels = [site.label for site in sites if site]
+    sites = [site for i, table in tables(raw, "sites", problems) for site in parse_sites(i, table, registry, problems)]
+    site_labels = [site.label for site in sites]
     unique(site_labels, "sites", problems)
     method_tables = list(tables(raw, "methods", problems))
     mentioned = {table.get("name") for _, table in method_tables}
@@ -78,7 +78,7 @@ def parse(name: str, raw: Mapping[str, Any], registry: Registry, problems: Probl
     unique(labels, "methods", problems)
     if problems.found:
         return None
-    whole_sites = tuple(site for site in sites if site)
+    whole_sites = tuple(sites)
     named = tuple((row.name, f"{entry.identity} version {entry.load().version}") for entry, row in metrics)
     swept = any(method.variants for row in rows if row for method in row[1].values())
     if "sweep" in asked and not swept and not problems.found:

@@ -66,6 +66,7 @@ class ELUDe(WeightPartition):
     group_rule: groups.GroupRule = "exactly_one"
 
     version: ClassVar[int] = 2
+    scales: ClassVar[Mapping[str, int]] = {"top_k": 1, "min_cluster_size": 2, "min_samples": 1}
 
     def __post_init__(self) -> None:
         if self.top_k <= 0:
@@ -202,6 +203,10 @@ class ELUDe(WeightPartition):
     def core_neighbour(self, k: int) -> int:
         """Which neighbour's distance is the core distance among so many instances."""
         return max(1, min(self.min_samples or self.min_cluster_size, k - 1))
+
+    def flops(self, n_tokens: int, d_in: int, units: int) -> float:
+        """Multiplications and additions of the distances between the instances of every unit, each pair once."""
+        return float(units) * self.instances(n_tokens) ** 2 * d_in
 
     def memory_bytes(self, n_tokens: int, d_in: int, units: int, n_threads: int = 1) -> int | None:
         """What a decomposition on a processor holds at most, beyond the program, its libraries and pages of files.

@@ -30,13 +30,13 @@ class Elsewhere:
 @dataclass(frozen=True)
 class Loaded:
     "A network with weights."
-    weights: str = ""
+    checkpoint: str = ""
     version: ClassVar[int] = 1
     trained_on_dataset: ClassVar[bool] = False
     is_loaded: ClassVar[bool] = True
-    places: ClassVar[tuple[str, ...]] = ("weights",)
+    places: ClassVar[tuple[str, ...]] = ("checkpoint",)
     def skeleton(self): ...
-    def weights_of(self): ...
+    def weights(self): ...
     def assemble(self): ...
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def test_another_kind_of_data_set_can_stand_there(registry: Registry) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "expected"), [("elsewhere", "expected elsewhere:PATH"), ("shapes:x", "expected shapes")]
+    ("data", "expected"), [("elsewhere", "expected elsewhere:ROOT"), ("shapes:x", "expected shapes")]
 )
 def test_data_of_the_wrong_form_is_refused(data: str, expected: str, registry: Registry) -> None:
     with pytest.raises(UsageError, match=expected):
@@ -106,13 +106,13 @@ def test_data_of_the_wrong_form_is_refused(data: str, expected: str, registry: R
 
 def test_weights_go_to_the_backbone_of_that_name(registry: Registry) -> None:
     a, b = changed(Changes(weights=("loaded=some=where",)), registry)["sites"]
-    assert a["backbone"] == {"name": "loaded", "weights": "some=where"}
+    assert a["backbone"] == {"name": "loaded", "checkpoint": "some=where"}
     assert b["backbone"] == "embedded_vit"
 
 
 def test_random_weights_are_for_backbones_that_load_some(registry: Registry) -> None:
     a, b = changed(Changes(random_weights=True), registry)["sites"]
-    assert a["backbone"] == {"name": "loaded", "weights": "random"}
+    assert a["backbone"] == {"name": "loaded", "checkpoint": "random"}
     assert b["backbone"] == "embedded_vit"
 
 
