@@ -152,7 +152,7 @@ class StoredSplit(Protocol):
     def images(self, rows: Int[Tensor, " rows"] | slice) -> Pixels: ...  # noqa: D102
 
 
-def ahead(split: StoredSplit, batches: Sequence[Int[Tensor, " rows"]]) -> Iterator[tuple[Int[Tensor, " rows"], Pixels]]:
+def ahead(split: StoredSplit, batches: Sequence[Int[Tensor, " _"]]) -> Iterator[tuple[Int[Tensor, " _"], Pixels]]:
     """Each batch of rows with its images; the next one is read on a thread beside while the caller works on this one.
 
     Where the images are in memory already, this costs one more batch of them.
