@@ -12,8 +12,26 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from bench import UsageError, __version__, authors, decompositions, judge_commands
+from bench.changes import Changes
 from bench.registry import Registry, suite_path
-from bench.terminal import NO_PLUGINS, CacheDir, Json, Plugins, Quiet, SuiteName, resolved, show, tell, waiting
+from bench.terminal import (
+    NO_PLUGINS,
+    NO_WEIGHTS,
+    CacheDir,
+    Data,
+    Json,
+    Plugins,
+    PrecisionName,
+    Quiet,
+    RandomWeights,
+    Scale,
+    SuiteName,
+    Weights,
+    resolved,
+    show,
+    tell,
+    waiting,
+)
 
 if TYPE_CHECKING:
     from bench.estimate import Estimate
@@ -43,6 +61,11 @@ def run(
     suite: SuiteName,
     out: Out = None,
     only: Only = NO_FILTER,
+    data: Data = "",
+    weights: Weights = NO_WEIGHTS,
+    random_weights: RandomWeights = False,
+    scale: Scale = 1.0,
+    precision: PrecisionName = "",
     plugin: Plugins = NO_PLUGINS,
     cache: CacheDir = None,
     workers: Workers = WORKERS,
@@ -51,6 +74,7 @@ def run(
 ) -> None:
     """Run a suite, or go on with it; print its table."""
     suite_path(suite)  # so that a misspelt name is told before anything heavy is imported
+    changes = Changes(data, tuple(weights), random_weights, scale, precision)
     with waiting("reading the suite"):
         from bench.cache import default_cache
         from bench.folder import rendered, write_text
@@ -59,7 +83,7 @@ def run(
         from bench.stages import StartWorkshop
         from bench.suites import load_suite
 
-        loaded = load_suite(suite, Registry(plugin))
+        loaded = load_suite(suite, Registry(plugin), changes)
     folder = out or Path("runs") / loaded.name
     start = StartWorkshop(resolved(plugin), cache or default_cache(), threads_of_a_lane(workers))
     states = run_suite(loaded, folder, start, only=only, n_lanes=workers, is_quiet=quiet or as_json)
@@ -89,29 +113,38 @@ def plan(
     suite: SuiteName,
     out: Out = None,
     only: Only = NO_FILTER,
+    data: Data = "",
+    weights: Weights = NO_WEIGHTS,
+    random_weights: RandomWeights = False,
+    scale: Scale = 1.0,
+    precision: PrecisionName = "",
     plugin: Plugins = NO_PLUGINS,
     cache: CacheDir = None,
     workers: Workers = WORKERS,
     estimate: Annotated[bool, typer.Option(help="Rehearse what is to do, to say how long it will take.")] = True,
     as_json: Json = False,
 ) -> None:
-    """Show what `run` would do, cell by cell, and how long it would take."""
+    """Show what `run` would do, cell by cell, how long it would take, and what it needs."""
     suite_path(suite)
+    changes = Changes(data, tuple(weights), random_weights, scale, precision)
     with waiting("reading the suite"):
         from bench.folder import check_folder, outcomes, states
+        from bench.needs import needs_of
         from bench.runner import comparisons_of, plan_of, selected
         from bench.suites import load_suite
 
-        loaded = load_suite(suite, Registry(plugin))
+        registry = Registry(plugin)
+        loaded = load_suite(suite, registry, changes)
     folder = out or Path("runs") / loaded.name
-    check_folder(folder, loaded.name)
+    check_folder(folder, loaded.name, changes)
     cells = selected(loaded.cells, only)
     compared = comparisons_of(loaded, cells)
     names = {cell.name for cell in cells} | {one.name for one in compared}
     rows = [row for row in states(plan_of(loaded), outcomes(folder)) if row[0] in names]
     done = {key for _, key, state in rows if state.split(":")[0] in ("complete", "skipped")}
-    head: dict[str, Any] = {"suite": loaded.name, "run": str(folder)}
-    if estimate and len(done) < len(rows):
+    needs = needs_of(loaded, [cell for cell in cells if cell.id not in done], registry)
+    head: dict[str, Any] = {"suite": loaded.name, "run": str(folder), "needs": needs.as_json()}
+    if estimate and len(done) < len(rows) and not needs.missing:
         tell(f"rehearsing what is to do, with {workers} workers; --no-estimate leaves it out")
         with waiting("rehearsing what is to do"):
             from bench.cache import default_cache
@@ -124,6 +157,8 @@ def plan(
         show_states(rows, head, as_json, found)
     else:
         show_states(rows, head, as_json)
+    for line in () if as_json else needs.lines():
+        print(line)
 
 
 @app.command()

@@ -62,7 +62,7 @@ def contests(suite: Suite, folder: Path) -> list[Contest]:
         UsageError: At no site are there two, or the run is another suite's.
     """
     if (folder / PLAN).exists():
-        check_folder(folder, suite.name)
+        check_folder(folder, suite.name, suite.changes)
     there = {cell["id"] for cell in read_plan(folder, "--out")["cells"]}
     state = {key: str(group[-1].text) for key, group in outcomes(folder).items() if key in there}
     found = [contest_at(suite, site, state) for site in suite.sites]
