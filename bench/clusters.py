@@ -4,6 +4,7 @@ Nodes are started by Ray's own commands. The package is installed on each of the
 folder of the run and plugin files lie where all of them see them.
 """
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -54,12 +55,13 @@ def connected(cluster: Cluster, folders: Sequence[Path], say: Callable[[str], No
 
 
 def begin(ray: Any, cluster: Cluster) -> None:
-    """Connect to the cluster, or start one on this machine: no dashboard, and nobody in without its token.
+    """Connect to the cluster, or start one on this machine, without a dashboard; nobody gets in without Ray's token.
 
     Raises:
         UsageError: There is none at the address.
     """
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    logging.getLogger("ray").setLevel(logging.ERROR)  # it speaks before it has read its options
     if cluster.address is not None:
         try:
             ray.init(address=cluster.address, **quiet)
@@ -69,7 +71,6 @@ def begin(ray: Any, cluster: Cluster) -> None:
                 "with `ray start --head` and give the address that it prints"
             ) from error
         return
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
     n_workers = cluster.n_workers or max(1, (os.cpu_count() or 1) // cluster.n_threads)
     own: dict[str, Any] = {} if cluster.gpus_per_worker else {"num_gpus": 0}
     ray.init(num_cpus=n_workers * cluster.n_threads, include_dashboard=False, **own, **quiet)
