@@ -2,9 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,10 @@ class Loaded(ABC):
                 )
         if self.head == files.RANDOM:
             raise ValueError("head: got 'random'; expected a file; leave it out to have a head fitted")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The options alone: what was looked up for them is looked up again in another process."""
+        return {option.name: getattr(self, option.name) for option in fields(self)}
 
     @property
     @abstractmethod

@@ -9,7 +9,7 @@ import hashlib
 import importlib.util
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -100,7 +100,7 @@ class FileBackbone:
 
     def __getstate__(self) -> dict[str, Any]:
         """The options alone: another process reads the file again."""
-        return {name: value for name, value in vars(self).items() if name != "made"}
+        return {option.name: getattr(self, option.name) for option in fields(self)}
 
     @property
     def factory(self) -> BackboneFactory | None:

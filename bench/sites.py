@@ -11,6 +11,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cached_property
 from weakref import ReferenceType, ref
 
@@ -42,6 +43,19 @@ def find_layer(root: nn.Module, path: str) -> Linear:
         return linear_at(root, path)
     except ValueError as error:
         raise UsageError(str(error)) from None
+
+
+def paths_of(root: nn.Module, pattern: str) -> tuple[str, ...]:
+    """The module paths that a pattern matches (`fnmatch`: *, ?, [...]), of what can be a site, in the network's order.
+
+    Raises:
+        UnknownNameError: There is none; the message suggests the nearest of those that could be a site.
+    """
+    usable = [name for name, module in root.named_modules() if not problem_of(module)]
+    found = tuple(name for name in usable if fnmatchcase(name, pattern))
+    if not found:
+        raise UnknownNameError(unknown("module", pattern, usable, "the list in this message"))
+    return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -57,7 +57,7 @@ class HFBackbone(Loaded):
         super().__post_init__()
         if not self.model:
             raise ValueError("model: got none; expected a repository or a folder; write hf:OWNER/NAME as the name")
-        _ = self.geometry
+        _ = self.config, self.geometry
 
     @cached_property
     def config(self) -> Any:
@@ -144,7 +144,8 @@ class HFBackbone(Loaded):
             self.model,
             module,
             transform,
-            preprocessing=str(transform),
+            # What runs is the installed version's code, which the weights say nothing of.
+            preprocessing=f"{transform}; transformers {library().__version__}",
             prefix=prefix_of(module),
             licence=row.licence if row else "not stated here: see the model's card",
             notes={**notes, "features": "" if self.is_classifier else self.features},

@@ -8,6 +8,7 @@ Random weights are made only for those who ask for them. Every record holds the 
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,8 +192,9 @@ def reader_of(path: Path) -> dict[str, Callable[[], Tensor]]:
     """What reads each tensor of a file, by name."""
     try:
         if path.suffix == ".safetensors":
-            file = safe_open(path, framework="pt")
-            return {name: functools.partial(file.get_tensor, name) for name in file.offset_keys()}
+            file: Any = safe_open(path, framework="pt")
+            names = file.offset_keys()  # in the order in which they lie in the file
+            return {name: functools.partial(file.get_tensor, name) for name in names}
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=None)
     except Exception as error:  # torch and safetensors raise whatever broken bytes lead to
         what = str(error).strip().split("\n")[0]
@@ -257,11 +259,16 @@ class Unfilled(TorchFunctionMode):
     Drawing them takes longer than everything else: 40 seconds for the 400 million of LLaVA's tower on one core.
     """
 
-    fills = (Tensor.uniform_, Tensor.normal_, Tensor.erfinv_, Tensor.mul_, Tensor.add_, Tensor.clamp_)
+    # By name, since transformers puts functions of its own in the place of torch's while it makes a model.
+    fills = frozenset(
+        ["erfinv_", "mul_", "add_", "clamp_", *(name for name in dir(nn.init) if re.fullmatch(r"[a-z]\w*_", name))]
+    )
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        is_fill = func in self.fills and isinstance(args[0], nn.Parameter)
-        return args[0] if is_fill else func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        first = args[0] if args else kwargs.get("tensor")
+        is_fill = isinstance(first, nn.Parameter) and getattr(func, "__name__", "") in self.fills
+        return first if is_fill else func(*args, **kwargs)
 
 
 def load_exactly(module: nn.Module, weights: Mapping[str, Any]) -> None:
