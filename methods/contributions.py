@@ -21,8 +21,6 @@ EPSILON = 1e-12
 
 CHUNK_BYTES = 32 * 2**20
 """Inputs that are gathered at a time on a processor."""
-GATHER_BYTES = 3 * CHUNK_BYTES
-"""What is held meanwhile: the chunk, and a part of it as it was stored and as it is read."""
 DEVICE_CHUNK_BYTES = 192 * 2**20
 """Inputs that are gathered at a time on a GPU."""
 
@@ -186,6 +184,14 @@ def sent(fetched: Fetched, n_tokens: int, d_in: int, dtype: torch.dtype) -> Floa
         if not torch.equal(values[here].float(), some):
             return None
     return values
+
+
+def gathered_bytes(n_rows: int, d_in: int) -> int:
+    """What is held while the inputs of so many rows are gathered on a processor.
+
+    That is a chunk, and of a part of it what was stored and what is read.
+    """
+    return 3 * min(CHUNK_BYTES, 4 * n_rows * d_in)
 
 
 def n_chunks(n_rows: int, width: int, n_bytes: int) -> int:

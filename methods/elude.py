@@ -25,7 +25,7 @@ from methods import groups
 from methods.clustering import Backend, Clusters, Selection, SpanningTree, cluster, condense, memory, spanning_tree
 from methods.clustering.dense import Scratch, one_blas_thread
 from methods.clustering.libraries import reduced
-from methods.contributions import EPSILON, GATHER_BYTES, Arithmetic, OnDevice, OnProcessor, on_device
+from methods.contributions import EPSILON, Arithmetic, OnDevice, OnProcessor, gathered_bytes, on_device
 from methods.instances import READ_BYTES, UNITS_PER_READ, chosen_bytes, each_unit, top_instances
 from methods.partition import WeightPartition, partition_decomposition
 from methods.protocol import ActivationSource, Decomposition
@@ -232,7 +232,7 @@ class ELUDe(WeightPartition):
         split = groups.OWNERS_BYTES * n_clusters * d_in
         if self.objective == "accuracy":
             split += 12 * k * d_in + 8 * k * n_clusters
-        points = 4 * k * d_in + max(GATHER_BYTES, working, split)
+        points = 4 * k * d_in + max(gathered_bytes(k, d_in), working, split)
         unit = memory.kept_bytes(k) + max(chosen_bytes(n_tokens), 4 * n_tokens + points)
         block = min(max(READ_BYTES, 4 * n_tokens), 4 * n_tokens * units_read)
         return block + n_together * unit + 4 * n_tokens + 2 * n_clusters * d_in * units

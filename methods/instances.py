@@ -16,7 +16,7 @@ Inputs = Callable[[Int[Tensor, " rows"], slice], Float[Tensor, "rows dimensions"
 
 KEY_WIDTH = 64
 """Inputs by which tied tokens are told apart; those that agree in all of these are told apart by the others."""
-KEY_BYTES = 64 * 2**20
+KEY_BYTES = 16 * 2**20
 """Of so many tied tokens that their inputs would take more than this, fewer inputs are looked at together."""
 UNITS_PER_READ = 64
 """Units whose activations are read together: they lie side by side, so one at a time would read the file as often."""
