@@ -1,7 +1,6 @@
 """Sites as a suite writes them, and the components that it names with their options; read strictly, before any work."""
 
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from typing import Any, get_args
 
 from bench import UsageError, zoo
@@ -9,9 +8,8 @@ from bench.asked import found
 from bench.cells import Component, Precision, SiteSpec, Stored
 from bench.lanes import one_line
 from bench.options import Problems, built, checked_keys
-from bench.registry import Entry, Registry, unknown
-from bench.sites import find_layer
-from methods.surgery import problem_of
+from bench.registry import Entry, Registry
+from bench.sites import find_layer, paths_of
 
 SITE_KEYS: dict[str, Any] = {"label": str, "module": str, "tokens_per_image": int, "share": (int, float), "caveat": str}
 SITE_KEYS |= dict.fromkeys(("precision", "stored"), str)
@@ -67,11 +65,7 @@ def paths_at(backbone: Component, module: str, where: str, problems: Problems) -
         if not set(path) & set("*?["):
             find_layer(skeleton, path)
             return [path]
-        usable = [name for name, layer in skeleton.named_modules() if name and not problem_of(layer)]
-        matched = [name for name in usable if fnmatchcase(name, path)]
-        if matched:
-            return matched
-        problems.add(f"{where}: {unknown('module', path, usable, 'the list in this message')}")
+        return list(paths_of(skeleton, path))
     except UsageError as error:
         problems.add(f"{where}: {error}")
     except Exception as error:  # whatever a library says of an architecture that cannot be built
