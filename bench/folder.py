@@ -12,6 +12,7 @@ from typing import Any
 
 from bench import UsageError
 from bench.cache import storage_error
+from bench.changes import Changes
 from metrics.catalogue import ROWS
 from results.layout import PANELS, Column, Layout, Site, Sweep
 from results.ledger import read
@@ -60,11 +61,16 @@ def read_plan(folder: Path, argument: str = "--run") -> dict[str, Any]:
     return plan
 
 
-def check_folder(folder: Path, suite: str) -> None:
-    """Refuse a folder that belongs to another suite or to something else.
+def changes_of(folder: Path) -> Changes:
+    """What a run's command line said of its suite; nothing where there is no run yet."""
+    return Changes.kept_in(read_plan(folder, "--out")) if (folder / PLAN).exists() else Changes()
+
+
+def check_folder(folder: Path, suite: str, changes: Changes) -> None:
+    """Refuse a folder that belongs to another suite, to the same with other changes, or to something else.
 
     Raises:
-        FolderError: It is a file, holds another suite's run, or holds other things.
+        FolderError: It is a file, holds another run, or holds other things.
     """
     if folder.exists() and not folder.is_dir():
         raise FolderError(f"--out: got {folder}, which is a file; expected a folder; give another")
@@ -77,10 +83,15 @@ def check_folder(folder: Path, suite: str) -> None:
         raise FolderError(
             f"--out: got {folder}, which is not empty and holds no run; expected a new folder or a run's; give another"
         )
-    found = read_plan(folder, "--out")["suite"]
+    plan = read_plan(folder, "--out")
+    found, kept = plan["suite"], Changes.kept_in(plan)
     if found != suite:
         raise FolderError(
             f"--out: got {folder}, which holds a run of suite {found!r}; expected one of {suite!r}; give another folder"
+        )
+    if kept != changes:
+        raise FolderError(
+            f"--out: got {folder}, which holds a run with {kept}; expected the same, not {changes}; give another folder"
         )
 
 
@@ -144,7 +155,7 @@ def layout_of(plan: Mapping[str, Any]) -> Layout:
         if name not in shown and (row := plugins.get(name) or catalogued(name))
     ]
     return Layout(
-        sites=tuple(Site(**site) for site in plan["sites"]),
+        sites=tuple(Site(**{**site, "warnings": tuple(site.get("warnings", ()))}) for site in plan["sites"]),
         labels=tuple(plan["labels"]),
         token_seeds=tuple(plan["token_seeds"]),
         init_seeds=tuple(plan["init_seeds"]),

@@ -186,7 +186,8 @@ def question_of(workshop: "Workshop", cell: Cell) -> Question:
 
     def again() -> rerun.Rerun:
         seed = cell.init_seed + 1
-        return rerun.decomposed_again(cell.method.built, decomposition, leader, source, site.weight, seed=seed)
+        weight = site.weight.cpu()  # where decompositions are
+        return rerun.decomposed_again(cell.method.built, decomposition, leader, source, weight, seed=seed)
 
     def timings(subject: Subject) -> Mapping[str, Timing]:
         return timings_of(subject, dataset.test.images(slice(0, IMAGES)))

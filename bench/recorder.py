@@ -30,6 +30,7 @@ class Recorder:
         display: Where progress goes.
         complete: The cells and trials of which the ledger has whole records already.
         kept: Where lanes put by what comes of tasks.
+        device: What the lanes work on.
     """
 
     suite: Suite
@@ -37,6 +38,7 @@ class Recorder:
     display: Display
     complete: frozenset[str]
     kept: Outcomes
+    device: str = "cpu"
 
     def progressed(self, task: Task, what: str, done: int, total: int) -> None:
         """A running task says how far it is."""
@@ -140,7 +142,7 @@ class Recorder:
             "site_options": cell.site.options,
             "notes": {"machine": machine()},
             "time": now(),
-            **provenance(),
+            **provenance(self.device),
         }
 
 

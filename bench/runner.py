@@ -63,12 +63,14 @@ def plan_of(suite: Suite) -> dict[str, Any]:
     return {
         "suite": suite.name,
         "description": suite.description,
+        **({"changes": suite.changes.as_json()} if suite.changes.as_json() else {}),
         "sites": [
             {
                 "label": site.label,
                 "dataset": site.dataset.entry.name,
                 "backbone": site.backbone.entry.name,
                 "module": site.module,
+                **({"warnings": list(site.warnings)} if site.warnings else {}),
             }
             for site in suite.sites
         ],
@@ -154,14 +156,14 @@ def run(
         StorageError, LedgerError: Something cannot be written.
     """
     cells = selected(suite.cells, only)
-    check_folder(folder, suite.name)
+    check_folder(folder, suite.name, suite.changes)
     make_folder(folder)
     with Ledger(folder / LEDGER) as ledger:
         plan = plan_of(suite) | kept_before(folder, suite)
         write_plan(folder, plan)
         complete = {key for key, group in outcomes(folder).items() if group[-1].text in (COMPLETE, SKIPPED)}
         display = Display(0, is_quiet=is_quiet)
-        recorder = Recorder(suite, ledger, display, frozenset(complete), Outcomes(folder.resolve()))
+        recorder = Recorder(suite, ledger, display, frozenset(complete), Outcomes(folder.resolve()), start.device)
         recorder = recorder.having_taken_up(suite.cells)
         say_what_is_there(suite, recorder)
         begin, done = time.perf_counter(), recorder.complete

@@ -106,7 +106,7 @@ def dictionaries_of(workshop: "Workshop", cell: Cell) -> Mapping[str, Dictionary
     if not isinstance(method, HasDictionary):
         return {}
     is_alive = alive(method, found, workshop.source(cell.site, cell.token_seed, cell.method.built.reads))
-    dictionaries = method.dictionaries(found, workshop.site(cell.site).weight)
+    dictionaries = method.dictionaries(found, workshop.site(cell.site).weight.cpu())
     parents = None if found.unit_of_atom is None else found.unit_of_atom.cpu()
     return {kind: Dictionary(rows.cpu() * is_alive[:, None], parents) for kind, rows in dictionaries.items()}
 
