@@ -25,6 +25,28 @@ Report = Callable[[str, int, int], None]
 """Told what is being done, how many steps of it are done, and how many there are."""
 
 
+@dataclass(frozen=True)
+class Standardised:
+    """Bytes to shares of 255, less a mean and over a standard deviation, per channel: the usual `Transform`.
+
+    Attributes:
+        mean: Of the shares, per channel.
+        std: Of the shares, per channel.
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __call__(self, images: UInt8[Tensor, "images 3 h w"]) -> Float[Tensor, "images 3 h w"]:
+        """The numbers, on the device of the images."""
+        mean, std = (torch.tensor(one, device=images.device)[:, None, None] for one in (self.mean, self.std))
+        return (images.float() / 255 - mean) / std
+
+    def __str__(self) -> str:
+        """In words and numbers, as part of a backbone's fingerprint."""
+        return f"(rgb / 255 - {self.mean}) / {self.std}"
+
+
 @dataclass(frozen=True, eq=False)
 class Backbone:
     """A frozen network under study; build it with `Backbone.of`.
@@ -171,7 +193,8 @@ class BackboneFactory(Protocol):
         trained_on_dataset: The weights depend on the data set, not only its number of classes.
 
     One whose networks have no classifier and give features, images x width, says so with an attribute
-    `features_only = True`; the bench then fits a head on them (`bench.heads`). One whose networks take squares of one
+    `features_only = True`, or with a method of that name that is asked for a number of classes; the bench then fits a
+    head on them (`bench.heads`). One whose networks take squares of one
     size has an attribute `geometry`, the same as its backbones have. One that loads weights, rather than making them,
     says `is_loaded = True`: its weights are not copied into the cache. Options that name places (paths) and not things
     are listed in `places`; what stands there is in a property `content`, a hash, and both make up a cell's identity.

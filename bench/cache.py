@@ -18,7 +18,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-MANIFEST = "manifest.json"
+from bench.manifest import MANIFEST, Facts, damage_of, write_manifest
+
 ABANDONED_SECONDS = 24 * 3600
 UNFINISHED_SECONDS = 30 * 24 * 3600
 
@@ -70,12 +71,6 @@ def digest(parts: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical(parts).encode()).hexdigest()
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256, in hexadecimal, of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 class Cache:
     """A folder of entries, each found by stage and key."""
 
@@ -110,10 +105,7 @@ class Cache:
         final = self.folder(stage, key)
         if self.is_whole(final):
             return final
-        damage = damage_of(final) if final.is_dir() else None
-        if damage is not None:
-            self.say(f"cache: {final / damage[0]} {damage[1]}; it is thrown away and built again")
-            self.guarded(lambda: shutil.rmtree(final))
+        self.throw_away_damaged(final)
         aside = self.root / "aside" / uuid.uuid4().hex
         self.guarded(lambda: aside.mkdir(parents=True))
         try:
@@ -123,6 +115,39 @@ class Cache:
         finally:
             shutil.rmtree(aside, ignore_errors=True)
         return final
+
+    def throw_away_damaged(self, final: Path) -> None:
+        """Make room where an entry stands that is not as it was written, and say so."""
+        damage = damage_of(final) if final.is_dir() else None
+        if damage is not None:
+            self.say(f"cache: {final / damage[0]} {damage[1]}; it is thrown away and built again")
+            self.guarded(lambda: shutil.rmtree(final))
+
+    def existing(self, stage: str, key: Mapping[str, Any]) -> Path:
+        """The entry's folder.
+
+        Raises:
+            NotCachedError: There is none that is whole.
+        """
+        final = self.folder(stage, key)
+        if not self.is_whole(final):
+            raise NotCachedError(f"{stage}: the cache holds none for this key")
+        return final
+
+    def finish(self, stage: str, key: Mapping[str, Any], filled: Path, files: Mapping[str, Facts]) -> None:
+        """Make a folder of the cache the entry, by renaming it.
+
+        Args:
+            stage: Kind of entry.
+            key: Everything that the content follows from.
+            filled: The folder, with all that the entry holds.
+            files: Size and SHA-256 of files that are known already; only the others are read for it.
+        """
+        final = self.folder(stage, key)
+        self.throw_away_damaged(final)
+        self.guarded(lambda: write_manifest(filled, key, self.made, files))
+        self.guarded(lambda: move(filled, final))
+        self.checked.add(final)
 
     def is_whole(self, folder: Path) -> bool:
         """Whether an entry is there and as it was written; looked at once per process."""
@@ -202,25 +227,16 @@ def is_same(file: IO[str], path: Path) -> bool:
         return False
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """What `write_manifest` wrote: "key", "made" and "files"."""
-    manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    return manifest
-
-
 class Looking(Cache):
     """A cache that nothing is written to and nothing thrown away from; what is there is believed as it stands."""
 
     def get(self, stage: str, key: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
-        """The entry's folder.
+        """The entry's folder; errors as in `existing`."""
+        return self.existing(stage, key)
 
-        Raises:
-            NotCachedError: There is none.
-        """
-        final = self.folder(stage, key)
-        if not (final / MANIFEST).is_file():
-            raise NotCachedError(f"{stage}: the cache holds none for this key")
-        return final
+    def is_whole(self, folder: Path) -> bool:
+        """Whether an entry is there."""
+        return (folder / MANIFEST).is_file()
 
     @contextmanager
     def unfinished(self, stage: str, key: Mapping[str, Any], *, is_shared: bool = False) -> Iterator[None]:
@@ -231,25 +247,6 @@ class Looking(Cache):
         """Leave everything as it is."""
 
 
-def write_manifest(folder: Path, key: Mapping[str, Any], made: Mapping[str, Any]) -> None:
-    """List every file with size and SHA-256; written aside and renamed, after everything else."""
-    files = {
-        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": file_digest(path)}
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-    text = (
-        json.dumps({"key": dict(key), "made": dict(made), "files": files}, indent=1, sort_keys=True, allow_nan=False)
-        + "\n"
-    )
-    partial = folder / f"{MANIFEST}.partial"
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(folder / MANIFEST)
-
-
 def move(aside: Path, final: Path) -> None:
     """Rename into place; where another process was first, its entry stays."""
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -258,20 +255,3 @@ def move(aside: Path, final: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
-
-
-def damage_of(folder: Path) -> tuple[str, str] | None:
-    """The first file that is not what the manifest says, and how; None where all is well."""
-    try:
-        files = read_manifest(folder)["files"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return MANIFEST, "is missing or unreadable"
-    for name, facts in files.items():
-        path = folder / name
-        if not path.is_file():
-            return name, "is missing"
-        if path.stat().st_size != facts["bytes"]:
-            return name, f"has {path.stat().st_size} bytes where {facts['bytes']} were written"
-        if file_digest(path) != facts["sha256"]:
-            return name, "does not match its SHA-256"
-    return None

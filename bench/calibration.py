@@ -13,17 +13,21 @@ from functools import partial
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from bench import UsageError, evaluation, sweeps
+from bench.activations import TensorSource
 from bench.backbones import Report
 from bench.cache import Cache, Looking, NotCachedError
 from bench.cells import Cell, SiteSpec
 from bench.evaluation import Question
 from bench.findings import Chunk, Findings, Hurried
 from bench.lanes import Came, Task, one_line
-from bench.rehearsal import Place, RehearsalImages, RehearsalSource, RehearsalStream
+from bench.place import Place
+from bench.rehearsal import RehearsalImages, RehearsalSource, RehearsalStream
 from bench.replay import Replay
 from bench.rerun import Rerun, compared_by
+from bench.rows import Rows
 from bench.spool import Spool
 from bench.stages import StartWorkshop, Workshop
 from bench.stopwatch import PATIENCE_SECONDS, Clock, Stopwatch, later, timed
@@ -82,15 +86,11 @@ class Calibrator:
         return {task.id: seconds for task in group}
 
     def activations(self, place: Place, group: Sequence[Task]) -> dict[str, float]:
-        """Extracting the activations of each token seed."""
+        """Extracting what is missing of the activations, in one pass."""
         seconds = {}
         for task in group:
-            _, site, token_seed = task.payload
-            try:
-                self.workshop.source(site, token_seed, frozenset({"outputs"}))
-                seconds[task.id] = 0.0
-            except NotCachedError:
-                seconds[task.id] = place.image_seconds * len(place.dataset.train)
+            pairs = [pair for pair in task.payload[1] if not self.is_kept(partial(self.workshop.extracted, [pair]))]
+            seconds[task.id] = place.pass_seconds(pairs, self.clock) * len(place.dataset.train) if pairs else 0.0
         return seconds
 
     def sweep(self, place: Place, group: Sequence[Task]) -> dict[str, float]:
@@ -148,6 +148,7 @@ class Calibrator:
     def source(self, place: Place, cell: Cell, watch: Stopwatch, n_hurried: int = 0) -> RehearsalSource:
         """The tokens that the cell's method is given, as many as there will be or so many for one in a hurry."""
         reads = cell.method.built.reads
+        tokens: TensorSource[Tensor] | TensorSource[Rows]
         try:
             tokens = self.workshop.source(cell.site, cell.token_seed, reads)
             n_tokens = tokens.n_tokens

@@ -4,16 +4,34 @@ Results go to standard output, progress and errors to standard error. Exit codes
 (a full disk), 2 usage, 3 finished with failed cells, 130 interrupted. Nothing heavy is imported before it is needed.
 """
 
-import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from bench import UsageError, __version__, authors, decompositions, judge_commands
+from bench.changes import Changes
 from bench.registry import Registry, suite_path
-from bench.terminal import NO_PLUGINS, CacheDir, Json, Plugins, Quiet, SuiteName, resolved, show, tell, waiting
+from bench.terminal import (
+    NO_PLUGINS,
+    NO_WEIGHTS,
+    CacheDir,
+    Data,
+    Json,
+    Plugins,
+    PrecisionName,
+    Quiet,
+    RandomWeights,
+    Scale,
+    SuiteName,
+    Weights,
+    resolved,
+    show,
+    tell,
+    waiting,
+)
 
 if TYPE_CHECKING:
     from bench.estimate import Estimate
@@ -31,11 +49,18 @@ Out = Annotated[Path | None, typer.Option("--out", help="Folder of the run; runs
 Only = Annotated[list[str], typer.Option("--only", metavar="KEY=VALUE", help="Narrow the cells down; repeatable.")]
 RunDir = Annotated[Path, typer.Option("--run", help="Folder of a run.")]
 
-Workers = Annotated[int, typer.Option(min=0, help="Processes; 0 works in this one.")]
+Workers = Annotated[
+    int | None, typer.Option(min=0, help="Processes; 0 works in this one. Two if not given, or one for each GPU.")
+]
+Engine = Annotated[str, typer.Option("--engine", help="local, or ray (the extra of that name).")]
+Address = Annotated[str, typer.Option("--address", help="Of a Ray cluster that runs already; auto finds it.")]
+Device = Annotated[str, typer.Option("--device", help="cpu; cuda for every GPU; or some of them: cuda:0,cuda:2.")]
+PanelName = Annotated[
+    str, typer.Option("--panel", help="Who judges at the end, not the suite's panel; none for nobody.")
+]
 
 INTERRUPTED = 130
 NO_FILTER: list[str] = []
-WORKERS = min(2, os.cpu_count() or 1)
 
 
 @app.command()
@@ -43,26 +68,51 @@ def run(
     suite: SuiteName,
     out: Out = None,
     only: Only = NO_FILTER,
+    data: Data = "",
+    weights: Weights = NO_WEIGHTS,
+    random_weights: RandomWeights = False,
+    scale: Scale = 1.0,
+    precision: PrecisionName = "",
     plugin: Plugins = NO_PLUGINS,
     cache: CacheDir = None,
-    workers: Workers = WORKERS,
+    workers: Workers = None,
+    engine: Engine = "local",
+    address: Address = "",
+    device: Device = "cpu",
+    panel: PanelName = "",
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Run a suite, or go on with it; print its table."""
     suite_path(suite)  # so that a misspelt name is told before anything heavy is imported
+    changes = Changes(data, tuple(weights), random_weights, scale, precision)
     with waiting("reading the suite"):
         from bench.cache import default_cache
         from bench.folder import rendered, write_text
-        from bench.lanes import threads_of_a_lane
+        from bench.needs import fetched
         from bench.runner import run as run_suite
         from bench.stages import StartWorkshop
         from bench.suites import load_suite
+        from bench.workers import workers_of
 
-        loaded = load_suite(suite, Registry(plugin))
+        who = workers_of(engine, address, device, workers)
+        registry = Registry(plugin)
+        loaded = load_suite(suite, registry, changes)
+        if fetched(loaded):
+            loaded = load_suite(suite, registry, changes)  # what cells are follows from their weights
+    loaded = replace(loaded, panel="" if panel == "none" else panel or loaded.panel)
     folder = out or Path("runs") / loaded.name
-    start = StartWorkshop(resolved(plugin), cache or default_cache(), threads_of_a_lane(workers))
-    states = run_suite(loaded, folder, start, only=only, n_lanes=workers, is_quiet=quiet or as_json)
+    start = StartWorkshop(resolved(plugin), cache or default_cache(), who.n_threads, device=who.device)
+    states = run_suite(
+        loaded,
+        folder,
+        start,
+        only=only,
+        n_lanes=who.n_lanes,
+        gpus=who.gpus,
+        cluster=who.cluster,
+        is_quiet=quiet or as_json,
+    )
     files = [(folder / f"{name}.{form}", name, form) for name in loaded.tables for form in ("md", "csv")]
     broken = judge_commands.judged_at_the_end(loaded, folder, start, plugin, is_quiet=quiet or as_json)
     for path, name, form in files:
@@ -89,30 +139,42 @@ def plan(
     suite: SuiteName,
     out: Out = None,
     only: Only = NO_FILTER,
+    data: Data = "",
+    weights: Weights = NO_WEIGHTS,
+    random_weights: RandomWeights = False,
+    scale: Scale = 1.0,
+    precision: PrecisionName = "",
     plugin: Plugins = NO_PLUGINS,
     cache: CacheDir = None,
-    workers: Workers = WORKERS,
+    workers: Workers = None,
+    device: Device = "cpu",
     estimate: Annotated[bool, typer.Option(help="Rehearse what is to do, to say how long it will take.")] = True,
     as_json: Json = False,
 ) -> None:
-    """Show what `run` would do, cell by cell, and how long it would take."""
+    """Show what `run` would do, cell by cell, how long it would take, and what it needs."""
     suite_path(suite)
+    changes = Changes(data, tuple(weights), random_weights, scale, precision)
     with waiting("reading the suite"):
         from bench.folder import check_folder, outcomes, states
+        from bench.needs import needs_of
         from bench.runner import comparisons_of, plan_of, selected
         from bench.suites import load_suite
+        from bench.workers import workers_of
 
-        loaded = load_suite(suite, Registry(plugin))
+        who = workers_of("local", "", device, workers)
+        registry = Registry(plugin)
+        loaded = load_suite(suite, registry, changes)
     folder = out or Path("runs") / loaded.name
-    check_folder(folder, loaded.name)
+    check_folder(folder, loaded.name, changes)
     cells = selected(loaded.cells, only)
     compared = comparisons_of(loaded, cells)
     names = {cell.name for cell in cells} | {one.name for one in compared}
     rows = [row for row in states(plan_of(loaded), outcomes(folder)) if row[0] in names]
     done = {key for _, key, state in rows if state.split(":")[0] in ("complete", "skipped")}
-    head: dict[str, Any] = {"suite": loaded.name, "run": str(folder)}
-    if estimate and len(done) < len(rows):
-        tell(f"rehearsing what is to do, with {workers} workers; --no-estimate leaves it out")
+    needs = needs_of(loaded, [cell for cell in cells if cell.id not in done], registry, who.device)
+    head: dict[str, Any] = {"suite": loaded.name, "run": str(folder), "needs": needs.as_json()}
+    if estimate and len(done) < len(rows) and not needs.missing:
+        tell(f"rehearsing what is to do, with {who.n_lanes} workers; --no-estimate leaves it out")
         with waiting("rehearsing what is to do"):
             from bench.cache import default_cache
             from bench.estimate import estimated
@@ -120,10 +182,12 @@ def plan(
             to_do = [cell for cell in cells if cell.id not in done]
             others = [one for one in compared if one.id not in done]
             plugins = tuple(path.resolve() for path in plugin)
-            found = estimated(to_do, workers, plugins, cache or default_cache(), comparisons=others)
+            found = estimated(to_do, who.n_lanes, plugins, cache or default_cache(), comparisons=others)
         show_states(rows, head, as_json, found)
     else:
         show_states(rows, head, as_json)
+    for line in () if as_json else needs.lines():
+        print(line)
 
 
 @app.command()

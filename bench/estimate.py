@@ -13,10 +13,11 @@ from bench.cache import digest
 from bench.calibration import StartCalibrator
 from bench.cells import Cell, SiteSpec
 from bench.findings import Chunk, Findings
-from bench.lanes import Failure, Task, Waiting, run_tasks, threads_of_a_lane
+from bench.lanes import Failure, Task, Waiting, threads_of_a_lane
+from bench.processes import run_tasks
 from bench.stability import Comparison
 from bench.stopwatch import Clock
-from bench.tasks import tasks_for
+from bench.tasks import site_of, tasks_for
 
 BUSY_SHARE = 0.5
 """Load of the machine before it is calibrated, a core, from which on it is called busy."""
@@ -173,8 +174,7 @@ def chunks_of(tasks: Sequence[Task], n_lanes: int) -> list[Task]:
     sites: dict[str, tuple[SiteSpec, dict[str, dict[str, list[Task]]]]] = {}
     for task in tasks:
         kind, subject, _ = task.payload
-        is_cell = kind in ("find", "sweep")
-        site = subject.site if is_cell else subject
+        is_cell, site = kind in ("find", "sweep"), site_of(task)
         _, methods = sites.setdefault(digest(site.identity), (site, {}))
         groups = methods.setdefault(digest({"method": subject.method.identity}) if is_cell else "", {})
         groups.setdefault(work_of(task), []).append(task)

@@ -22,6 +22,7 @@ from bench.backbones import Backbone, Report
 from bench.batches import Batch, LaterBatch, SiteBatch
 from bench.cache import StorageError
 from bench.datasets import Split
+from bench.geometry import ahead
 from bench.lanes import Failure, one_line
 from bench.replay import Replay
 from bench.sites import Site
@@ -48,11 +49,11 @@ def stream(
     replay: Replay, split: Split, rows: Int[Tensor, " rows"], encoder: Backbone | None, report: Report, what: str
 ) -> Iterator[SiteBatch]:
     """Some images of a split in batches, in their order."""
-    n, size = len(rows), images_at_once(replay.site, split)
-    for start in range(0, n, size):
-        report(what, start, n)
-        some = rows[start : start + size]
-        yield SiteBatch(replay, some, split.images(some), split, encoder)
+    n, done = len(rows), 0
+    for some, pixels in ahead(split, rows.split(images_at_once(replay.site, split)) if n else ()):
+        report(what, done, n)
+        yield SiteBatch(replay, some, pixels, split, encoder)
+        done += len(some)
     report(what, n, n)
 
 

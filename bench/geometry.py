@@ -4,9 +4,11 @@ A backbone's preprocessing has two halves. The first, here, keeps bytes: it depe
 ahead of the network on other threads. The second, `Backbone.transform`, makes floating-point numbers of them.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Generator, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -18,6 +20,11 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
 Pixels = UInt8[Tensor, "rows 3 height width"]
+Indices = Int[Tensor, " _"]
+"""Rows of a split; batches differ in how many."""
+
+BATCHES_AHEAD = 2
+"""Batches that are decoded before they are asked for: one is being worked on, the next follows without a wait."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +52,18 @@ class Geometry:
 
     def __str__(self) -> str:
         """In words and numbers, as part of a backbone's fingerprint."""
-        how = f"shorter side to {self.resize}, middle {self.side} x {self.side}" if self.resize else f"to {self.side} x"
+        how = (
+            f"shorter side to {self.resize}, middle {self.side} x {self.side}"
+            if self.resize
+            else f"to {self.side} x {self.side}"
+        )
         return f"{how}, {self.interpolation}, {self.by}"
+
+    def at_least(self, side: int) -> "Geometry":
+        """The same field of view with at least so many pixels a side."""
+        if side <= self.side:
+            return self
+        return replace(self, side=side, resize=round(self.resize * side / self.side))
 
     def of(self, image: Image.Image) -> UInt8[Tensor, "3 side side"]:
         """The square of one image; other modes than RGB become it."""
@@ -57,6 +74,9 @@ class Geometry:
             bytes_of = tensor_of(functional.resize(image, size, interpolation=mode))
         else:
             bytes_of = functional.resize(tensor_of(image), size, interpolation=mode, antialias=True)
+            top, left = ((length - self.side) // 2 for length in bytes_of.shape[-2:])  # torchvision rounds instead
+            middle: Tensor = bytes_of[:, top : top + self.side, left : left + self.side].contiguous()
+            return middle
         square: Tensor = functional.center_crop(bytes_of, [self.side, self.side])
         return square
 
@@ -119,6 +139,10 @@ class Seen:
             squares = [self.square(row) for row in indices]
         return torch.stack(squares) if squares else torch.empty(0, 3, self.geometry.side, self.geometry.side).byte()
 
+    def at_least(self, side: int) -> "Seen":
+        """The same in as many pixels or more: for people, who see more in an image than the network is given."""
+        return Seen(self.split, self.geometry.at_least(side), self.n_threads)
+
     def square(self, row: int) -> UInt8[Tensor, "3 side side"]:
         """The square of one image."""
         if isinstance(self.split, Pictures):
@@ -142,15 +166,34 @@ class StoredSplit(Protocol):
     def images(self, rows: Int[Tensor, " rows"] | slice) -> Pixels: ...  # noqa: D102
 
 
-def ahead(split: StoredSplit, batches: Sequence[Int[Tensor, " rows"]]) -> Iterator[tuple[Int[Tensor, " rows"], Pixels]]:
-    """Each batch of rows with its images; the next one is read on a thread beside while the caller works on this one.
+def ahead(
+    split: StoredSplit, batches: Iterable[Indices]
+) -> Generator[tuple[Indices, UInt8[Tensor, "_ 3 height width"]], None, None]:
+    """Each batch of rows with its images, in order; files are decoded on threads beside while the caller works.
 
-    Where the images are in memory already, this costs one more batch of them.
+    At most `BATCHES_AHEAD` batches are held beside the one handed out. What goes wrong with an image is raised when its
+    batch is due. A split that decodes nothing is read when it is asked, without threads: they would only cost.
     """
-    with ThreadPoolExecutor(1) as beside:
-        coming = [beside.submit(split.images, rows) for rows in batches[:1]]
-        for place, rows in enumerate(batches):
-            pixels = coming.pop().result()
-            if place + 1 < len(batches):
-                coming.append(beside.submit(split.images, batches[place + 1]))
+    if not isinstance(split, Seen | Pictures):
+        for rows in batches:
+            yield rows, split.images(rows)
+        return
+    left, coming = iter(batches), deque[tuple[Indices, list[Future[Tensor]]]]()
+    pool = ThreadPoolExecutor(split.n_threads if isinstance(split, Seen) else 1)
+
+    def begin(n: int) -> None:
+        for rows in islice(left, n):
+            # Image by image, so that no thread waits for the last image of a batch.
+            parts = [rows[i : i + 1] for i in range(len(rows))] if isinstance(split, Seen) else [rows]
+            coming.append((rows, [pool.submit(split.images, part) for part in parts]))
+
+    try:
+        begin(BATCHES_AHEAD)
+        while coming:
+            begin(1)
+            rows, parts = coming.popleft()
+            pixels = torch.cat([part.result() for part in parts])
+            del parts
             yield rows, pixels
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -24,6 +24,7 @@ from bench.backbones import Backbone, Report, fingerprint_of
 from bench.cache import Cache
 from bench.datasets import Dataset, labels_of
 from bench.embedded import EmbeddedViT
+from bench.geometry import ahead
 from metrics.heads import fit_head
 from metrics.solvers import LBFGS, SGD
 
@@ -76,8 +77,8 @@ def features_of(backbone: Backbone, dataset: Dataset, rows: Int[Tensor, " rows"]
     Raises:
         UsageError: The network gives anything but images x width.
     """
-    for some in rows.split(BATCH_IMAGES):
-        features = backbone.module(backbone.transform(dataset.train.images(some)))
+    for some, images in ahead(dataset.train, rows.split(BATCH_IMAGES)):
+        features = backbone.module(backbone.transform(images))
         if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(some):
             got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
             raise UsageError(
@@ -189,6 +190,7 @@ def stage(
     return headed(backbone, safetensors.load_file(folder / "head.safetensors"))
 
 
-def needs_head(factory: Any) -> bool:
-    """Whether the factory's networks give features, so that a head has to be fitted."""
-    return bool(getattr(factory, "features_only", False))
+def needs_head(factory: Any, n_classes: int) -> bool:
+    """Whether the factory's networks give features for so many classes, so that a head has to be fitted."""
+    says = getattr(factory, "features_only", False)
+    return bool(says(n_classes) if callable(says) else says)

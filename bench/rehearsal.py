@@ -4,42 +4,30 @@ A method is given a source of the right number of tokens that holds few and hand
 it leaves out. So a method has nothing to do for it, whoever wrote it and whatever it reports.
 """
 
-import dataclasses
 import math
-import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from bench import activations
-from bench.activations import SiteImages, TensorSource, quietly
+from bench.activations import TensorSource, quietly
 from bench.backbones import Backbone, Report
 from bench.batches import SiteBatch
-from bench.cache import NotCachedError
-from bench.cells import SiteSpec
-from bench.datasets import Dataset, Split
+from bench.datasets import Split
 from bench.evaluation import stream
 from bench.replay import Replay
-from bench.sites import Site
-from bench.stages import Workshop
-from bench.stopwatch import PATIENCE_SECONDS, Clock, Stopwatch
+from bench.rows import Rows
+from bench.stopwatch import Stopwatch
 from methods.parts import KnownParts
 from methods.protocol import Activations, ImageActivations, ImageSource
 
-MOST_IMAGES = 1024
-"""Images whose tokens stand for all."""
-MOST_AT_ONCE = 128
-"""Images that are run at once: half of what a run takes, at about the same cost an image."""
-FIRST_IMAGES = (16, 80, 400, 2000)
-"""Images that a backbone is barely trained on, the next number where it cannot be on so few."""
-
 WHOLE_BYTES = 2 * 2**30
 """Most tokens that are made up for a method that reads all of them at once."""
+MIXED_TOKENS = 65_536
+"""Tokens that are made up together where all of them are of a few units only."""
 HURRIED_TOKENS = 32
 """Tokens of the one batch that a hurried pass has."""
 
@@ -60,7 +48,7 @@ class RehearsalSource:
         n_threads: How many threads a method may use whose result does not depend on their number.
     """
 
-    tokens: TensorSource
+    tokens: TensorSource[Tensor] | TensorSource[Rows]
     n_tokens: int
     watch: Stopwatch
     images: ImageSource | None = None
@@ -88,12 +76,29 @@ class RehearsalSource:
                 f"rows: got {len(rows)} tokens at once, more than a rehearsal makes up; expected at most "
                 f"{WHOLE_BYTES} bytes of them; once the activations are in the cache they are read from there"
             )
-        one, other = self.tokens.read(rows % n), self.tokens.read((rows * 31 + rows // n) % n)
-        share = torch.where(rows < n, 1.0, 0.7)[:, None].to(one.outputs)
-        inputs = one.inputs
-        if inputs is not None and other.inputs is not None:
-            inputs = other.inputs.lerp(inputs, share)
-        return dataclasses.replace(one, inputs=inputs, outputs=other.outputs.lerp(one.outputs, share))
+        few = self.tokens
+        inputs = None if few.inputs is None else self.inputs_at(rows)
+        return Activations(inputs, self.mixed(rows, lambda at: few.outputs[at]), few.weight, few.bias)
+
+    def inputs_at(
+        self, rows: Int[Tensor, " rows"], dimensions: slice = slice(None)
+    ) -> Float[Tensor, "rows dimensions"]:
+        """What enters the site at the named tokens, in that order, or some of its dimensions; a copy."""
+        return self.mixed(rows, lambda at: self.tokens.inputs_at(at, dimensions))
+
+    def outputs_of(self, units: slice) -> Float[Tensor, "tokens units"]:
+        """The outputs of a few units for all tokens."""
+        few = self.tokens.outputs_of(units)
+        blocks = torch.arange(self.n_tokens).split(MIXED_TOKENS)
+        return torch.cat([self.mixed(rows, lambda at: few[at]).T for rows in blocks], dim=1).T
+
+    def mixed(
+        self, rows: Int[Tensor, " rows"], of: Callable[[Int[Tensor, " rows"]], Float[Tensor, "rows values"]]
+    ) -> Float[Tensor, "rows values"]:
+        """Mixtures of what is given for two of the tokens there are; these themselves come first."""
+        n = self.tokens.n_tokens
+        one, other = of(rows % n), of((rows * 31 + rows // n) % n)
+        return other.lerp(one, torch.where(rows < n, 1.0, 0.7)[:, None].to(one))
 
     def batches(self, size: int, *, seed: int | None = None) -> Iterator[Activations]:
         """Batches as of all tokens; the pass ends early where it would be long."""
@@ -174,36 +179,6 @@ def tiled(values: Tensor, n: int) -> Tensor:
     return values[torch.arange(n) % len(values)]
 
 
-@dataclass(frozen=True, eq=False)
-class First:
-    """The first images of a split."""
-
-    split: Split
-    n: int
-
-    @property
-    def labels(self) -> Int[Tensor, " images"] | None:
-        """Index into the data set's classes, per image; None where nobody has labelled them."""
-        return None if self.split.labels is None else self.split.labels[: self.n]
-
-    @property
-    def factors(self) -> Mapping[str, Int[Tensor, " images"]]:
-        """The known causes of each image by name."""
-        return {name: values[: self.n] for name, values in self.split.factors.items()}
-
-    @property
-    def concepts(self) -> Bool[Tensor, "images tokens concepts"] | None:
-        """Which of the known concepts are present at each token."""
-        return None if self.split.concepts is None else self.split.concepts[: self.n]
-
-    def __len__(self) -> int:
-        return min(self.n, len(self.split))
-
-    def images(self, rows: Int[Tensor, " rows"] | slice) -> UInt8[Tensor, "rows 3 height width"]:
-        """The pixels of these images."""
-        return self.split.images(rows)
-
-
 class RehearsalStream:
     """Two batches of an evaluation's pass; the stopwatch adds the others, at the pace of the second.
 
@@ -232,67 +207,3 @@ class RehearsalStream:
             start, some = self.watch.seconds, rows[begin : begin + self.few]
             yield SiteBatch(replay, some, split.images(some), split, encoder)
         self.watch.leave_out((self.watch.seconds - start) * (n / self.few - 2))
-
-
-class Place:
-    """A site as it is rehearsed.
-
-    Attributes:
-        loading_seconds: What loading the data set took.
-        dataset: The data set, whole.
-        is_kept: The backbone came from the cache.
-        site: The site, in that backbone or in one that was barely trained.
-        tokens: Tokens of its first images.
-        few: Images that are run at once.
-        image_seconds: What extracting the activations of an image takes.
-    """
-
-    def __init__(self, workshop: Workshop, spec: SiteSpec, clock: Clock) -> None:
-        begin = clock()
-        self.spec = spec
-        self.dataset = workshop.dataset(spec)
-        self.loading_seconds = clock() - begin
-        self.is_kept = True
-        try:
-            backbone = workshop.backbone(spec)
-        except NotCachedError:
-            self.is_kept = False
-            backbone = barely_trained(spec.backbone.built, self.dataset)
-        self.site = Site(backbone, spec.module)
-        self.extract(clock)
-
-    def extract(self, clock: Clock) -> None:
-        """Read the first images: twice as many each time, until they take a moment."""
-        split, per_image = self.dataset.train, self.spec.tokens_per_image
-        n = 8
-        seconds = 0.0
-        while seconds < PATIENCE_SECONDS / 2 and n < min(MOST_IMAGES, len(split)):
-            n = min(2 * n, len(split))
-            with tempfile.TemporaryDirectory() as folder:
-                begin = clock()
-                activations.extract(self.site, First(split, n), per_image, 0, Path(folder), quietly)
-                seconds = clock() - begin
-                found = activations.opened(Path(folder), self.site, split, quietly)
-                assert found.inputs is not None
-                inputs, outputs = found.inputs.clone(), found.outputs.clone()
-        images = SiteImages(self.site, split)
-        self.tokens = TensorSource(inputs, outputs, self.site.weight, self.site.bias, images=images)
-        self.image_seconds = seconds / n
-        self.n_tokens = len(outputs) // n * len(split)
-        self.few = min(n, MOST_AT_ONCE)
-
-
-def barely_trained(factory: Any, dataset: Dataset) -> Backbone:
-    """A backbone of the right shape after as little training as it takes.
-
-    Raises:
-        ValueError: It cannot be trained.
-    """
-    why: Exception | None = None
-    for n in FIRST_IMAGES:
-        try:
-            weights = factory.weights(replace(dataset, train=First(dataset.train, n)), quietly)
-            return factory.assemble(weights, dataset)  # type: ignore[no-any-return]
-        except (ArithmeticError, ValueError) as error:  # a schedule that has too few steps, say
-            why = error
-    raise ValueError(f"backbone: {factory} cannot be trained on the first {n} images: {why}") from why

@@ -11,6 +11,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cached_property
 
 import torch
@@ -41,6 +42,19 @@ def find_layer(root: nn.Module, path: str) -> Linear:
         return linear_at(root, path)
     except ValueError as error:
         raise UsageError(str(error)) from None
+
+
+def paths_of(root: nn.Module, pattern: str) -> tuple[str, ...]:
+    """The module paths that a pattern matches (`fnmatch`: *, ?, [...]), of what can be a site, in the network's order.
+
+    Raises:
+        UnknownNameError: There is none; the message suggests the nearest of those that could be a site.
+    """
+    usable = [name for name, module in root.named_modules() if not problem_of(module)]
+    found = tuple(name for name in usable if fnmatchcase(name, pattern))
+    if not found:
+        raise UnknownNameError(unknown("module", pattern, usable, "the list in this message"))
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,17 +141,23 @@ class Site:
             logits = self.backbone.module(self.backbone.transform(images))
         finally:
             handle.remove()
-        if len(seen) != 1:
-            raise UsageError(
-                f"module: {self.path!r} ran {len(seen)} times in one forward pass; expected once; choose another"
-            )
+        self.check_runs(len(seen))
         inputs, outputs = seen[0]
-        if len(outputs) != len(images):
+        self.check_outputs(len(outputs), len(images))
+        return Reading(widened(self.tokens_of(inputs)), widened(self.tokens_of(outputs)), widened(logits))
+
+    def check_runs(self, n: int) -> None:
+        """Refuse a layer that runs never or twice in a forward pass."""
+        if n != 1:
+            raise UsageError(f"module: {self.path!r} ran {n} times in one forward pass; expected once; choose another")
+
+    def check_outputs(self, n: int, n_images: int) -> None:
+        """Refuse a layer whose first axis is not the images."""
+        if n != n_images:
             raise UsageError(
-                f"module: {self.path!r} gave {len(outputs)} outputs for {len(images)} images "
+                f"module: {self.path!r} gave {n} outputs for {n_images} images "
                 f"(windows in their place?); expected one per image; choose another"
             )
-        return Reading(widened(self.tokens_of(inputs)), widened(self.tokens_of(outputs)), widened(logits))
 
     @torch.inference_mode()
     def logits_with(
@@ -206,20 +226,3 @@ class ChannelsFirst(nn.Module):
         """The layer at every position."""
         outputs: Tensor = self.layer(values.movedim(1, -1))
         return outputs.movedim(-1, 1)
-
-
-def sampled_positions(
-    n_images: int, kept: Int[Tensor, " kept"], per_image: int, token_seed: int
-) -> Int[Tensor, "images per_image"]:
-    """Random positions of every image, without repetition, ascending; the same seed gives the same ones.
-
-    Drawn for all images in index order from one generator, so that they depend on nothing but the arguments. Where an
-    image has fewer positions than asked for, all are taken.
-    """
-    generator = torch.Generator().manual_seed(token_seed)
-    per_image = min(per_image, len(kept))
-    blocks = [
-        torch.rand(min(4096, n_images - start), len(kept), generator=generator).argsort(dim=1)[:, :per_image]
-        for start in range(0, n_images, 4096)
-    ]
-    return kept[torch.cat(blocks).sort(dim=1).values]

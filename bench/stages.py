@@ -4,7 +4,7 @@ Every key is made of what the stage's result follows from: the component and its
 stages before it. So a stage asks for the ones before it by itself, whatever was done or lost earlier.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,16 +12,20 @@ from typing import Any, ClassVar
 import torch
 from safetensors import torch as safetensors
 
-from bench import UsageError, activations, devices, heads, measuring, stability, sweeps
+from bench import UsageError, activations, devices, extraction, heads, measuring, soundness, stability, sweeps
 from bench.backbones import Backbone, Report
-from bench.cache import Cache, read_manifest
+from bench.cache import Cache
 from bench.cells import Cell, SiteSpec
 from bench.datasets import Dataset
 from bench.lanes import Came, Failure
+from bench.manifest import read_manifest
 from bench.measuring import Skipped
 from bench.provenance import provenance
 from bench.registry import Registry
+from bench.rows import Rows
+from bench.shards import Wanted
 from bench.sites import Site
+from bench.slices import sampled
 from methods import artifacts
 from methods.protocol import Decomposition, Divisible, Follower
 
@@ -52,14 +56,20 @@ class Workshop:
         return self.loaded[key]
 
     def dataset(self, spec: SiteSpec) -> Dataset:
-        """The data set, loaded, as the site's backbone sees it."""
-        geometry = getattr(spec.backbone.built, "geometry", None)
+        """The site's share of the data set, loaded and sound, as its backbone sees it."""
+        factory, geometry = spec.dataset.built, getattr(spec.backbone.built, "geometry", None)
+        identity = {"dataset": spec.dataset.identity, "share": spec.share}
+
+        def readied() -> Dataset:
+            whole: Dataset = self.once(spec.dataset.identity, factory.load)
+            some = sampled(whole, spec.share)  # before the check: a hundredth is checked a hundred times as fast
+            return soundness.sound(some, factory, self.cache, self.report, self.n_threads)
 
         def make() -> Dataset:
-            stored: Dataset = self.once(spec.dataset.identity, spec.dataset.built.load)
-            return stored.seen_by(geometry, self.n_threads)
+            ready: Dataset = self.once(identity, readied)
+            return ready.seen_by(geometry, self.n_threads)
 
-        return self.once({"seen": spec.dataset.identity, "by": str(geometry)}, make)  # type: ignore[no-any-return]
+        return self.once({**identity, "by": str(geometry)}, make)  # type: ignore[no-any-return]
 
     def backbone(self, spec: SiteSpec) -> Backbone:
         """The backbone with its weights, trained or loaded if the cache has none, on the workshop's device."""
@@ -78,7 +88,7 @@ class Workshop:
             else:
                 weights = safetensors.load_file(self.cache.get("backbones", identity, build) / WEIGHTS)
             whole: Backbone = factory.assemble(weights, dataset)
-            if heads.needs_head(factory):
+            if heads.needs_head(factory, len(dataset.classes)):
                 whole = heads.stage(self.cache, whole, dataset, self.report, versions(), self.device)
             return whole.on(self.device, spec.precision)
 
@@ -99,26 +109,30 @@ class Workshop:
     def activations_key(self, spec: SiteSpec, token_seed: int) -> dict[str, Any]:
         """What the sampled activations follow from."""
         return {
-            "version": activations.VERSION,
+            "version": extraction.VERSION,
             "dataset": self.dataset(spec).fingerprint,
             "backbone": self.backbone(spec).fingerprint,
             "module": spec.module,
             "tokens_per_image": spec.tokens_per_image,
             "token_seed": token_seed,
-            **({} if spec.precision == "float32" else {"precision": spec.precision}),
-            "dtype": "float32",
+            "stored": spec.stored,
+            **{name: value for name, value in spec.choices.items() if name == "precision"},
             "packages": versions(),
         }
 
-    def source(self, spec: SiteSpec, token_seed: int, reads: frozenset[str]) -> activations.TensorSource:
+    def source(self, spec: SiteSpec, token_seed: int, reads: frozenset[str]) -> activations.TensorSource[Rows]:
         """The sampled tokens of the probing split, extracted if the cache has none."""
-        site, split = self.site(spec), self.dataset(spec).train
+        (folder,) = self.extracted([(spec, token_seed)])
+        return activations.opened(folder, self.site(spec), self.dataset(spec).train, self.report).only(reads)
 
-        def build(folder: Path) -> None:
-            activations.extract(site, split, spec.tokens_per_image, token_seed, folder, self.report)
+    def extracted(self, pairs: Sequence[tuple[SiteSpec, int]]) -> list[Path]:
+        """Where the activations of each site and token seed are, all of one backbone and data set.
 
-        folder = self.cache.get("activations", self.activations_key(spec, token_seed), build)
-        return activations.opened(folder, site, split, self.report).only(reads)
+        Those that the cache lacks are extracted in one pass over the probing split.
+        """
+        wanted = [Wanted(self.site(spec), seed, spec.tokens_per_image, spec.stored) for spec, seed in pairs]
+        keys = [self.activations_key(spec, seed) for spec, seed in pairs]
+        return extraction.stage(self.cache, wanted, keys, self.dataset(pairs[0][0]).train, self.report)
 
     def settled(self, cell: Cell) -> Cell:
         """The cell with its method chosen, where it is swept."""
@@ -150,7 +164,7 @@ class Workshop:
         with self.cache.unfinished("decompositions", key) as keeps:
             return artifacts.load(self.cache.get("decompositions", key, self.saving(cell, find)))
 
-    def keeping(self, cell: Cell, keeps: Path | None) -> activations.TensorSource:
+    def keeping(self, cell: Cell, keeps: Path | None) -> activations.TensorSource[Rows]:
         """What the cell's method looks at, with a folder for what it puts by."""
         source = self.source(cell.site, cell.token_seed, cell.method.built.reads)
         return replace(source, keeps=keeps, n_threads=self.n_threads)
@@ -211,23 +225,26 @@ class Workshop:
             return f"needs the parts of the units, and backbone {cell.site.backbone.entry.name!r} has no known ones"
         return self.lacking(cell.leader) if cell.leader else None
 
-    def perform(self, payload: tuple[str, Any, int], came: Came) -> Any:
+    def perform(self, payload: tuple[str, Any, Any], came: Came) -> Any:
         """Do one task of a run.
 
-        It is ("backbone", site, 0), ("activations", site, token seed), ("sweep", cell, 0), ("find", cell, 0),
-        ("compare", comparison, 0) or ("evaluate", cells, 0); for the last two, `came` is what came of finding each.
+        It is ("backbone", site, 0), ("activations", pairs of site and token seed, 0), ("sweep", cell, 0), ("units",
+        cell, (index, shares)), ("find", cell, 0), ("compare", comparison, 0) or ("evaluate", cells, 0); for the last
+        two, `came` is what came of finding each, and for finding, of its shares.
         """
-        kind, subject, token_seed = payload
+        kind, subject, share = payload
         if kind == "backbone":
             self.backbone(subject)
             return None
         if kind == "activations":
-            self.source(subject, token_seed, frozenset({"outputs"}))
+            self.extracted(subject)
             return None
         if kind == "evaluate":
             return measuring.evaluated(self, subject, came)
         if kind == "find":
-            return measuring.found(self, subject)
+            return measuring.found(self, subject, came)
+        if kind == "units":
+            return measuring.found(self, subject, share=share)
         if kind == "compare":
             bad = next((one for one in came.values() if isinstance(one, Skipped | Failure)), None)
             return stability.compared(self, subject) if bad is None else bad

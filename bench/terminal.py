@@ -15,7 +15,23 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text."
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no table; errors only.")]
 SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="A shipped suite, or the path of a .toml file.")]
 
+Data = Annotated[
+    str, typer.Option("--data", metavar="PATH", help="Where the suite leaves its data open: a folder, or NAME:PATH.")
+]
+Weights = Annotated[
+    list[str],
+    typer.Option("--weights", metavar="NAME=PATH", help="Weights of a backbone; repeatable."),
+]
+RandomWeights = Annotated[
+    bool, typer.Option("--random-weights", help="Random weights in place of trained ones; every record says so.")
+]
+Scale = Annotated[float, typer.Option("--scale", help="Share of the images, 0.01 say; every record says so.")]
+PrecisionName = Annotated[
+    str, typer.Option("--precision", help="Of the backbone's forward pass: float32, bfloat16 or float16.")
+]
+
 NO_PLUGINS: list[Path] = []
+NO_WEIGHTS: list[str] = []
 
 
 def resolved(plugins: list[Path]) -> tuple[Path, ...]:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.cache import MANIFEST, Cache, StorageError, default_cache, digest
+from bench.cache import Cache, StorageError, default_cache, digest
+from bench.manifest import MANIFEST
 
 
 class Builder:

@@ -257,7 +257,7 @@ def test_seeds_are_rehearsed_once(tmp_path: Path) -> None:
     suite = small(tmp_path / "small.toml", (42, 123))
     tasks = [task for task in tasks_for(suite.cells) if task.payload[0] != "evaluate"]
     (chunk,) = chunks_of(tasks, 1)
-    assert [len(group) for group in chunk.payload.groups] == [1, 2, 2, 2, 2]
+    assert [len(group) for group in chunk.payload.groups] == [1, 1, 2, 2, 2]
     assert [len(chunk.payload.groups) for chunk in chunks_of(tasks, 3)] == [3, 1, 1]
     assert {task.id for group in chunk.payload.groups for task in group} == {task.id for task in tasks}
 

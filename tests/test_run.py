@@ -272,10 +272,10 @@ def test_scripts_get_json_and_quiet(shell: Shell, finished: Path) -> None:
 def test_a_damaged_cache_is_said_and_mended(finished: Path, tmp_path: Path) -> None:
     shell = Shell(tmp_path / "cache", tmp_path)
     shell("run", FOUR, "--out", "one", "--only", "method=backbone", "--quiet", "--workers", "0")
-    entry = next((tmp_path / "cache" / "activations").iterdir()) / "outputs.npy"
+    entry = next((tmp_path / "cache" / "activations").iterdir()) / "outputs-00000.npy"
     entry.write_bytes(entry.read_bytes()[:-4] + b"\0\0\0\1")
     _, err = shell("run", FOUR, "--out", "run", "--workers", "1")
-    assert "outputs.npy does not match its SHA-256; it is thrown away and built again" in err
+    assert "outputs-00000.npy does not match its SHA-256; it is thrown away and built again" in err
     assert table_of(tmp_path / "run") == table_of(finished)
 
 

@@ -12,12 +12,15 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from bench import UsageError
-from bench.activations import TensorSource, extract, opened, quietly
+from bench.activations import TensorSource, opened, quietly
 from bench.backbones import Backbone, prefix_of
 from bench.batches import Batch, SiteBatch
 from bench.datasets import InMemory
+from bench.extraction import extract
+from bench.passes import sampled_positions
 from bench.replay import Replay
-from bench.sites import Site, find_layer, sampled_positions
+from bench.shards import FILLED, Wanted
+from bench.sites import Site, find_layer
 from bench.subject import Subject
 from methods.controls import Backbone as NeuronBasis
 from methods.controls import RandomPartition
@@ -285,18 +288,18 @@ def test_sampled_positions_are_seeded_distinct_and_never_registers() -> None:
 
 
 def test_extraction_holds_exactly_the_sampled_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.activations.BATCH_IMAGES", 4)
+    monkeypatch.setattr("bench.extraction.BATCH_IMAGES", 4)
     site = Site(backbone_of(vit(registers=2)), "blocks.1.mlp.fc2")
     split = split_of(10)
     steps: list[tuple[str, int, int]] = []
-    extract(site, split, 2, 42, tmp_path, lambda *step: steps.append(step))
+    extract([Wanted(site, 42, 2)], [tmp_path], split, lambda *step: steps.append(step))
     assert steps[-1] == ("images", 10, 10)
-    tokens = np.load(tmp_path / "tokens.npy")
+    tokens = np.load(tmp_path / FILLED / "tokens.npy")
     assert tokens[:, 0].tolist() == [i for i in range(10) for _ in range(2)]
     expected = sampled_positions(10, torch.tensor([0, 3, 4, 5, 6]), 2, 42).flatten()
     assert tokens[:, 1].tolist() == expected.tolist()
     reading = site.read(split.images(slice(None)))
-    source = opened(tmp_path, site, split, quietly)
+    source = opened(tmp_path / FILLED, site, split, quietly)
     assert source.n_tokens == 20
     found = source.read(slice(None))
     assert torch.allclose(found.outputs, reading.outputs[tokens[:, 0], tokens[:, 1]], atol=1e-5)
@@ -311,8 +314,8 @@ def test_extraction_holds_exactly_the_sampled_tokens(tmp_path: Path, monkeypatch
 
 def test_methods_get_only_what_they_declare(tmp_path: Path) -> None:
     site = Site(backbone_of(Conv()), "mix")
-    extract(site, split_of(3), 2, 0, tmp_path, quietly)
-    tokens = opened(tmp_path, site, split_of(3), quietly).only(frozenset({"outputs"})).read(slice(None))
+    extract([Wanted(site, 0, 2)], [tmp_path], split_of(3), quietly)
+    tokens = opened(tmp_path / FILLED, site, split_of(3), quietly).only(frozenset({"outputs"})).read(slice(None))
     assert tokens.inputs is None
     assert tokens.weight is None
     assert tokens.bias is None

@@ -14,13 +14,15 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from bench.activations import extract, opened, quietly
+from bench.activations import opened, quietly
 from bench.backbones import Backbone
 from bench.datasets import InMemory
 from bench.embedded import to_unit_range
 from bench.evaluation import Question, evaluate, images_at_once
+from bench.extraction import extract
 from bench.memory import forget_peak, peak_bytes
 from bench.registry import Registry
+from bench.shards import FILLED, Wanted
 from bench.sites import Site
 from bench.subject import Subject
 from methods.protocol import Explicit, Follower
@@ -76,8 +78,8 @@ def questions_at(site: Site, side: int = 224, only: Sequence[str] = ()) -> list[
     """Built-in methods with their decompositions, asked for everything that is streamed over the split by default."""
     folder = Path(mkdtemp())
     split = split_of(N_LEARNED, 1, side)
-    extract(site, split, TOKENS_LEARNED, 0, folder, quietly)
-    source = opened(folder, site, split, quietly)
+    extract([Wanted(site, 0, TOKENS_LEARNED)], [folder], split, quietly)
+    source = opened(folder / FILLED, site, split, quietly)
     entries = Registry(()).tables["methods"]
     order = ["elude", *sorted(name for name in entries if name not in {*LEFT_OUT, "elude", "archetypal_sae"})]
     found: dict[str, tuple[Any, Any]] = {}
