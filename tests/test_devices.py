@@ -217,7 +217,9 @@ def test_methods_are_given_what_the_processor_holds(here: Workshop, far: Worksho
         found = far.source(spec, 7, reads)  # another token seed, so that it is extracted
         assert found.images is not None
         assert expected.images is not None
-        pairs = [(getattr(found, name), getattr(expected, name)) for name in ("inputs", "outputs", "weight", "bias")]
+        tokens, own_tokens = found.read(slice(None)), expected.read(slice(None))
+        names = ("inputs", "outputs", "weight", "bias")
+        pairs = [(getattr(tokens, name), getattr(own_tokens, name)) for name in names]
         one, other = found.images.read(rows), expected.images.read(rows)
         pairs += [(one.inputs, other.inputs), (one.outputs, other.outputs)]
         pairs.append((found.images.class_gradients(rows), expected.images.class_gradients(rows)))
