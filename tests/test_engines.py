@@ -14,10 +14,10 @@ import pytest
 
 from bench import UsageError, evaluation
 from bench.backbones import Report
-from bench.cache import read_manifest
 from bench.clusters import begin, compare, connected, room_of
 from bench.executors import Cluster, library
 from bench.lanes import Came, Failure, Task
+from bench.manifest import read_manifest
 from bench.measuring import LEAST_UNITS, Found, Measurement, Skipped, share_of
 from bench.outcomes import Outcomes, evaluated
 from bench.processes import VISIBLE, run_tasks

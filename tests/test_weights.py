@@ -292,9 +292,9 @@ def test_any_vision_model_of_transformers(tmp_path: Path, kind: str) -> None:
     if kind != "vit":
         width = backbone.module(theirs).shape[1]
         backbone = headed(backbone, {"weight": torch.randn(48, width), "bias": torch.zeros(48)})
-    path = [
+    path = next(
         name for name, module in backbone.module.named_modules() if isinstance(module, nn.Linear) and "fc2" in name
-    ][0]
+    )
     replay = Replay(Site(backbone, path))
     reading = replay.read(squares)
     assert replay.is_exact
