@@ -4,21 +4,22 @@ An entry of the cache is what `bench.extraction` writes; it is read memory-mappe
 them from the backbone, when they ask.
 """
 
-import mmap
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Generic
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from safetensors import torch as safetensors
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from bench.backbones import Report
 from bench.datasets import Split
+from bench.rows import Rows
 from bench.sites import Site
 from methods.parts import KnownParts
 from methods.protocol import Activations, ImageActivations, ImageSource
@@ -35,7 +36,7 @@ def quietly(what: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True, eq=False)
 class SiteImages:
-    """The probing split image by image, straight from the backbone.
+    """The probing split image by image, straight from the backbone; what methods are given is on the processor.
 
     Attributes:
         site: Where it is read.
@@ -59,7 +60,7 @@ class SiteImages:
         """All studied positions of the named images."""
         reading = self.site.read(self.split.images(rows))
         kept = self.site.kept(reading.outputs.shape[1])
-        return ImageActivations(reading.inputs[:, kept], reading.outputs[:, kept])
+        return ImageActivations(reading.inputs[:, kept].cpu(), reading.outputs[:, kept].cpu())
 
     def class_gradients(self, rows: Int[Tensor, " rows"]) -> Float[Tensor, "rows positions units"]:
         """Gradient of each image's own class logit with respect to the site's outputs.
@@ -70,7 +71,7 @@ class SiteImages:
         if self.labels is None:
             raise LookupError("labels: got none; expected the class of each image; choose a labelled data set")
         gradients = self.site.class_gradients(self.split.images(rows), self.labels[rows])
-        return gradients[:, self.site.kept(gradients.shape[1])]
+        return gradients[:, self.site.kept(gradients.shape[1])].cpu()
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,32 +107,34 @@ class Unlabelled:
         raise LookupError('labels: got none; expected the class of each image; declare "labels" in reads')
 
 
+Table = TypeVar("Table", Tensor, Rows, default=Tensor)
+"""How a source holds its tokens: as one tensor or as rows of files."""
+
+
 @dataclass(frozen=True, eq=False)
-class TensorSource:
-    """An `ActivationSource` over tensors, which may be memory-mapped files.
+class TensorSource(Generic[Table]):
+    """An `ActivationSource` over tensors, or over files that are never held whole.
 
     Attributes:
-        inputs: What enters the site; None where the method does not read it.
-        outputs: What leaves it.
+        inputs: What enters the site (tokens x d_in); None where the method does not read it.
+        outputs: What leaves it (tokens x units).
         weight: The site's kernel; None where the method does not read it.
         bias: The site's bias; None where there is none or the method does not read the weight.
         report: Told how far a method is.
         images: The same split image by image; None where the method does not read it.
         keeps: Folder for what methods keep in case they are interrupted; None keeps nothing.
         n_threads: How many threads a method may use whose result does not depend on their number.
-        maps: The memory maps behind the tensors, to let go of pages that have been read.
         truth: What the site's units were made of; None where nobody knows or the method does not read it.
     """
 
-    inputs: Float[Tensor, "tokens d_in"] | None
-    outputs: Float[Tensor, "tokens units"]
+    inputs: Table | None
+    outputs: Table
     weight: Float[Tensor, "units d_in"] | None = None
     bias: Float[Tensor, " units"] | None = None
     report: Report = quietly
     images: ImageSource | None = None
     keeps: Path | None = None
     n_threads: int = 1
-    maps: tuple[mmap.mmap, ...] = field(default=(), repr=False)
     truth: KnownParts | None = None
 
     @property
@@ -141,14 +144,35 @@ class TensorSource:
 
     @property
     def token_bytes(self) -> int:
-        """Size of one token."""
+        """Size of one token, as it is read."""
         width = self.outputs.shape[1] + (0 if self.inputs is None else self.inputs.shape[1])
-        return width * self.outputs.element_size()
+        return width * (self.outputs.element_size() if isinstance(self.outputs, Tensor) else torch.float32.itemsize)
 
     def read(self, rows: Int[Tensor, " rows"] | slice) -> Activations:
         """The named tokens, in that order."""
         inputs = None if self.inputs is None else self.inputs[rows]
         return Activations(inputs, self.outputs[rows], self.weight, self.bias)
+
+    def inputs_at(
+        self, rows: Int[Tensor, " rows"], dimensions: slice = slice(None)
+    ) -> Float[Tensor, "rows dimensions"]:
+        """What enters the site at the named tokens, in that order, or some of its dimensions; a copy.
+
+        Raises:
+            ValueError: The inputs were not read at this site.
+        """
+        if self.inputs is None:
+            raise ValueError('inputs: not read at this site; expected them; declare "inputs" in the method\'s reads')
+        if isinstance(self.inputs, Tensor):
+            return self.inputs[:, dimensions][rows]
+        return self.inputs.taken(rows, dimensions)
+
+    def outputs_of(self, units: slice) -> Float[Tensor, "tokens units"]:
+        """The outputs of some units for all tokens."""
+        if isinstance(self.outputs, Tensor):
+            return self.outputs[:, units]
+        start, stop, _ = units.indices(self.outputs.shape[1])
+        return self.outputs.columns(start, stop)
 
     def batches(self, size: int, *, seed: int | None = None) -> Iterator[Activations]:
         """Every token once, in order or in the order of a seed.
@@ -180,37 +204,32 @@ class TensorSource:
         # A multiple of the batch, so that only the last batch of all is smaller.
         batches_a_pool = max(1, POOL_BYTES // (self.token_bytes * size))
         blocks_a_pool = max(1, batches_a_pool * size // BLOCK_TOKENS)
-        room = blocks_a_pool * BLOCK_TOKENS + size
-        inputs = None if self.inputs is None else self.inputs.new_empty(room, self.inputs.shape[1])
-        pool = replace(self, inputs=inputs, outputs=self.outputs.new_empty(room, self.outputs.shape[1]), maps=())
-        n = 0
+        pool, n = self.pool(blocks_a_pool * BLOCK_TOKENS + size), 0
         for blocks in torch.randperm(n_blocks, generator=generator).split(blocks_a_pool):
             for block in blocks.tolist():
-                n += pool.put(n, self.read(slice(block * BLOCK_TOKENS, (block + 1) * BLOCK_TOKENS)))
+                n += put(pool, n, self.read(slice(block * BLOCK_TOKENS, (block + 1) * BLOCK_TOKENS)))
                 self.let_go()
             rows = torch.randperm(n, generator=generator)
             whole = n // size * size
             for batch in rows[:whole].split(size):
                 yield pool.read(batch)
-            n = pool.put(0, pool.read(rows[whole:]))
+            n = put(pool, 0, pool.read(rows[whole:]))
         if n:
             yield pool.read(slice(0, n))
 
-    def put(self, at: int, tokens: Activations) -> int:
-        """Write tokens into this source from a row on; gives how many they are."""
-        n = len(tokens.outputs)
-        self.outputs[at : at + n] = tokens.outputs
-        if self.inputs is not None:
-            self.inputs[at : at + n] = tokens.needed_inputs()
-        return n
+    def pool(self, room: int) -> "TensorSource":
+        """Room for so many tokens of this source."""
+        one = self.read(slice(0, 1))
+        inputs = None if one.inputs is None else one.inputs.new_empty(room, one.inputs.shape[1])
+        return TensorSource(inputs, one.outputs.new_empty(room, one.outputs.shape[1]), self.weight, self.bias)
 
     def let_go(self) -> None:
         """Give back the pages of the files that have been read; reading them again brings them back."""
-        for one in self.maps:
-            if hasattr(mmap, "MADV_DONTNEED"):
-                one.madvise(mmap.MADV_DONTNEED)
+        for table in (self.inputs, self.outputs):
+            if isinstance(table, Rows):
+                table.let_go()
 
-    def only(self, reads: frozenset[str]) -> "TensorSource":
+    def only(self, reads: frozenset[str]) -> "TensorSource[Table]":
         """The same tokens with nothing but what a method declares to read."""
         images = self.images if {"images", "labels"} & reads else None
         if images and "labels" not in reads:
@@ -243,12 +262,27 @@ class TensorSource:
             return None
 
 
-def opened(folder: Path, site: Site, split: Split, report: Report) -> TensorSource:
-    """What `extract` wrote, memory-mapped: nothing is read before it is used."""
-    # "c" is copy on write: nothing is ever written, but torch takes it for a writable array and does not warn.
-    paths = [sorted(folder.glob(f"{name}-*.npy")) for name in ("inputs", "outputs")]
-    shards = [[np.load(path, mmap_mode="c") for path in some] for some in paths]
-    inputs, outputs = (torch.from_numpy(np.concatenate(some) if some[1:] else some[0]).float() for some in shards)
-    maps = tuple(some[0]._mmap for some in shards if not some[1:])
+def put(pool: TensorSource, at: int, tokens: Activations) -> int:
+    """Write tokens into a pool from a row on; gives how many they are."""
+    n = len(tokens.outputs)
+    pool.outputs[at : at + n] = tokens.outputs
+    if pool.inputs is not None:
+        pool.inputs[at : at + n] = tokens.needed_inputs()
+    return n
+
+
+def opened(folder: Path, site: Site, split: Split, report: Report) -> TensorSource[Rows]:
+    """What `bench.extraction` wrote, memory-mapped: nothing is read before it is used.
+
+    Raises:
+        ValueError: The files do not belong together.
+    """
+    inputs, outputs = (Rows.of(sorted(folder.glob(f"{name}-*.npy"))) for name in ("inputs", "outputs"))
+    if len(inputs) != len(outputs):
+        raise ValueError(
+            f"{folder}: got {len(inputs)} tokens of inputs and {len(outputs)} of outputs; expected as many; delete the "
+            "folder, and they are extracted again"
+        )
     images, truth = SiteImages(site, split), site.backbone.truth
-    return TensorSource(inputs, outputs, site.weight, site.bias, report, images, maps=maps, truth=truth)
+    weight, bias = site.weight.cpu(), None if site.bias is None else site.bias.cpu()
+    return TensorSource(inputs, outputs, weight, bias, report, images, truth=truth)

@@ -4,9 +4,10 @@
 (timm, transformers, torch.hub) ends there. `bench.embedded` has the small ViT that is the default of the bench.
 """
 
+import copy
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -18,10 +19,32 @@ from bench.geometry import Geometry
 from metrics.protocol import Truth
 
 Transform = Callable[[UInt8[Tensor, "images 3 h w"]], Float[Tensor, "images 3 h2 w2"]]
-"""A network's own preprocessing of a batch of pixels."""
+"""A network's own preprocessing of a batch of pixels, done on whatever device the pixels are."""
 
 Report = Callable[[str, int, int], None]
 """Told what is being done, how many steps of it are done, and how many there are."""
+
+
+@dataclass(frozen=True)
+class Standardised:
+    """Bytes to shares of 255, less a mean and over a standard deviation, per channel: the usual `Transform`.
+
+    Attributes:
+        mean: Of the shares, per channel.
+        std: Of the shares, per channel.
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __call__(self, images: UInt8[Tensor, "images 3 h w"]) -> Float[Tensor, "images 3 h w"]:
+        """The numbers, on the device of the images."""
+        mean, std = (torch.tensor(one, device=images.device)[:, None, None] for one in (self.mean, self.std))
+        return (images.float() / 255 - mean) / std
+
+    def __str__(self) -> str:
+        """In words and numbers, as part of a backbone's fingerprint."""
+        return f"(rgb / 255 - {self.mean}) / {self.std}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +61,7 @@ class Backbone:
         notes: Facts worth keeping (parameters, training options).
         truth: What is known of how its site was made; None where nothing is, as for all networks but planted ones.
         geometry: How images of any size become what `transform` takes; None where it takes images as they come.
+        unrounded: The same on the processor in its own dtype, where this one computes in 16 bit; else None.
     """
 
     name: str
@@ -49,6 +73,7 @@ class Backbone:
     notes: Mapping[str, float | int | str] = field(default_factory=dict)
     truth: Truth | None = None
     geometry: Geometry | None = None
+    unrounded: "Backbone | None" = None
 
     @classmethod
     def of(
@@ -87,6 +112,27 @@ class Backbone:
         fingerprint = fingerprint_of(module, f"{geometry}; {preprocessing}" if geometry else preprocessing)
         return cls(name, module, transform, prefix, fingerprint, licence, {**counted, **(notes or {})}, truth, geometry)
 
+    def on(self, device: torch.device, precision: str = "float32") -> "Backbone":
+        """The same on a device, its forward pass in that precision; this one stays as it is.
+
+        The fingerprint stays too: it names the weights, and whoever keeps what follows from them names the precision.
+
+        Args:
+            device: Where it computes.
+            precision: "float32", which leaves dtypes alone, "bfloat16" or "float16".
+        """
+        if precision == "float32":
+            return self if device.type == "cpu" else self.copied(device)
+        dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
+        return replace(self.copied(device, dtype), unrounded=self.unrounded or self)
+
+    def copied(self, device: torch.device, dtype: torch.dtype | None = None) -> "Backbone":
+        """A copy on that device, in that dtype or in its own; pixels are moved first, and prepared there."""
+        with torch.inference_mode(False):  # parameters that are made in inference mode cannot change their dtype
+            module = copy.deepcopy(self.module).to(device, dtype)
+        transform = self.transform
+        return replace(self, module=module, transform=lambda images: transform(images.to(device)).to(device, dtype))
+
     @torch.inference_mode()
     def embeddings(self, images: UInt8[Tensor, "images 3 h w"]) -> Float[Tensor, "images width"]:
         """What the network's last linear layer, its classifier, is given; what it gives itself where it has none."""
@@ -99,7 +145,12 @@ class Backbone:
             for handle in handles:
                 handle.remove()
         is_classified = bool(seen) and seen[-1].ndim == 2 and outputs.ndim == 2
-        return seen[-1] if is_classified else outputs.flatten(1)
+        return widened(seen[-1] if is_classified else outputs.flatten(1))
+
+
+def widened(values: Tensor) -> Tensor:
+    """16-bit numbers in float32, which changes none of them; all others as they are."""
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
 
 
 def fingerprint_of(module: nn.Module, preprocessing: str) -> str:
@@ -142,7 +193,8 @@ class BackboneFactory(Protocol):
         trained_on_dataset: The weights depend on the data set, not only its number of classes.
 
     One whose networks have no classifier and give features, images x width, says so with an attribute
-    `features_only = True`; the bench then fits a head on them (`bench.heads`). One whose networks take squares of one
+    `features_only = True`, or with a method of that name that is asked for a number of classes; the bench then fits a
+    head on them (`bench.heads`). One whose networks take squares of one
     size has an attribute `geometry`, the same as its backbones have. One that loads weights, rather than making them,
     says `is_loaded = True`: its weights are not copied into the cache. Options that name places (paths) and not things
     are listed in `places`; what stands there is in a property `content`, a hash, and both make up a cell's identity.

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, float32, float64
 
 from bench import UsageError
-from bench.backbones import Backbone
+from bench.backbones import Backbone, widened
 from bench.datasets import Split
 from bench.replay import Replay
 from bench.sites import Images, Reading
@@ -21,7 +21,10 @@ T = TypeVar("T")
 
 
 class SiteBatch:
-    """A few images at a site: what is the same for all decompositions."""
+    """A few images at a site: what is the same for all decompositions.
+
+    The rows and the pixels are on the processor, everything else where the site is.
+    """
 
     def __init__(
         self,
@@ -37,7 +40,7 @@ class SiteBatch:
         self.pixels = pixels
         self.split = split
         self.encoder = encoder
-        self.labels = None if split.labels is None else split.labels[images]
+        self.labels = None if split.labels is None else split.labels[images].to(self.site.device)
         self.reading: Reading = replay.read(pixels)
         self.kept = self.site.kept(self.reading.outputs.shape[1])
         self.outputs = self.studied(self.reading.outputs)
@@ -61,7 +64,7 @@ class SiteBatch:
         concepts = self.split.concepts
         if concepts is None:
             raise UsageError("dataset: got one that plants no concepts; expected one that does; choose `concepts`")
-        return concepts[self.images]
+        return concepts[self.images].to(self.site.device)
 
     @cached_property
     def in_float64(self) -> "SiteBatch":
@@ -165,7 +168,7 @@ class Batch:
         if layer is None:
             return self.replaced_logits
         with site.swapped(layer) as network:
-            return network(site.backbone.transform(self.shared.pixels))  # type: ignore[no-any-return]
+            return widened(network(site.backbone.transform(self.shared.pixels)))
 
 
 class LaterBatch:

@@ -13,8 +13,10 @@ from functools import partial
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from bench import UsageError, evaluation, sweeps
+from bench.activations import TensorSource
 from bench.backbones import Report
 from bench.cache import Cache, Looking, NotCachedError
 from bench.cells import Cell, SiteSpec
@@ -25,6 +27,7 @@ from bench.place import Place
 from bench.rehearsal import RehearsalImages, RehearsalSource, RehearsalStream
 from bench.replay import Replay
 from bench.rerun import Rerun, compared_by
+from bench.rows import Rows
 from bench.spool import Spool
 from bench.stages import StartWorkshop, Workshop
 from bench.stopwatch import PATIENCE_SECONDS, Clock, Stopwatch, later, timed
@@ -145,6 +148,7 @@ class Calibrator:
     def source(self, place: Place, cell: Cell, watch: Stopwatch, n_hurried: int = 0) -> RehearsalSource:
         """The tokens that the cell's method is given, as many as there will be or so many for one in a hurry."""
         reads = cell.method.built.reads
+        tokens: TensorSource[Tensor] | TensorSource[Rows]
         try:
             tokens = self.workshop.source(cell.site, cell.token_seed, reads)
             n_tokens = tokens.n_tokens

@@ -5,10 +5,11 @@ from; labels are names for people and no part of it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from bench.cache import digest
+from bench.changes import Changes
 from bench.registry import REFERENCES, Entry
 from metrics.catalogue import MetricRow
 
@@ -60,6 +61,7 @@ class SiteSpec:
         precision: Of the backbone's forward pass.
         stored: Of the activations on disk.
         share: Of the images of both splits, drawn at random; 1 takes all.
+        caveat: What has to be said of its data.
     """
 
     label: str
@@ -71,6 +73,7 @@ class SiteSpec:
     precision: Precision = "float32"
     stored: Stored = "float32"
     share: float = 1.0
+    caveat: str = ""
 
     @property
     def choices(self) -> dict[str, Any]:
@@ -81,7 +84,7 @@ class SiteSpec:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a reader of its numbers has to be told first."""
-        found = [getattr(self.backbone.built, "warning", "")]
+        found = [getattr(self.backbone.built, "warning", ""), self.caveat]
         found += [f"{100 * self.share:g} % of the images"] if self.share < 1 else []
         return tuple(one for one in found if one)
 
@@ -174,7 +177,7 @@ class Suite:
     """A validated suite and its cells; `tables` are those that a run of it writes, the first is printed.
 
     `compares` says whether runs are compared that differ in the init seed alone; `panel` names the judges that a run of
-    it ends with, if any.
+    it ends with, if any; `changes` are what a command line said of it.
     """
 
     name: str
@@ -188,3 +191,4 @@ class Suite:
     cells: tuple[Cell, ...]
     compares: bool = False
     panel: str = ""
+    changes: Changes = field(default_factory=Changes)

@@ -2,7 +2,7 @@
 
 `shapes` is the default: drawn here, with known factors and any number of images. `photos` cuts up the photographs
 inside the scikit-image and scikit-learn wheels; `digits` is scikit-learn's. All are 32x32 RGB and held in memory as
-bytes (3 kB per image); a split that reads its images from a folder only has to offer what `Split` lists.
+bytes (3 kB per image). Files of the user's own are read one by one (`bench.pictures`).
 """
 
 import hashlib
@@ -97,15 +97,15 @@ class Dataset:
 
     def seen_by(self, geometry: Geometry | None, n_threads: int = 1) -> "Dataset":
         """The same as a network sees it that takes squares of one size; as it is for one that takes what comes."""
+        geometry = geometry or getattr(self.train, "geometry", None)  # files have an own one for the latter
         if geometry is None:
             return self
-        train, test = (Seen(split, geometry, n_threads) for split in (self.train, self.test))
-        return replace(self, train=train, test=test)
+        return replace(self, train=Seen(self.train, geometry, n_threads), test=Seen(self.test, geometry, n_threads))
 
 
 @runtime_checkable
 class DatasetFactory(Protocol):
-    """A frozen dataclass of options that loads a data set.
+    """A frozen dataclass of options that loads a data set; one of files is a `bench.pictures.FileOptions` besides.
 
     Attributes:
         version: Raised whenever the same options would give other images than before.

@@ -7,8 +7,25 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from bench import UsageError
+from bench.changes import Changes
 from bench.registry import Registry, suite_path, unknown
-from bench.terminal import NO_PLUGINS, CacheDir, Plugins, Quiet, SuiteName, resolved, tell, waiting
+from bench.terminal import (
+    NO_PLUGINS,
+    NO_WEIGHTS,
+    CacheDir,
+    Data,
+    NoSweep,
+    Plugins,
+    PrecisionName,
+    Quiet,
+    RandomWeights,
+    Scale,
+    SuiteName,
+    Weights,
+    resolved,
+    tell,
+    waiting,
+)
 
 if TYPE_CHECKING:
     from bench.cells import Cell, Suite
@@ -18,12 +35,19 @@ def decompose(
     suite: SuiteName,
     cell: Annotated[str, typer.Argument(metavar="CELL", help="As in `plan`: SITE/LABEL/tSEED/iSEED.")],
     units: Annotated[str, typer.Option("--units", metavar="FROM:TO", help="Units of the site; TO is not among them.")],
+    data: Data = "",
+    weights: Weights = NO_WEIGHTS,
+    random_weights: RandomWeights = False,
+    scale: Scale = 1.0,
+    precision: PrecisionName = "",
+    no_sweep: NoSweep = False,
     plugin: Plugins = NO_PLUGINS,
     cache: CacheDir = None,
     quiet: Quiet = False,
 ) -> None:
     """Find some units of a cell's decomposition, so that several machines share it; then `run` the suite."""
     suite_path(suite)
+    changes = Changes(data, tuple(weights), random_weights, scale, precision, no_sweep)
     start, _, stop = units.partition(":")
     if not (start.isdecimal() and stop.isdecimal()):
         raise UsageError(f"--units: got {units!r}; expected FROM:TO, 0:384 say; change it")
@@ -34,7 +58,7 @@ def decompose(
         from bench.stages import StartWorkshop
         from bench.suites import load_suite
 
-        chosen = chosen_cell(load_suite(suite, Registry(plugin)), cell)
+        chosen = chosen_cell(load_suite(suite, Registry(plugin), changes), cell)
     display, task = Display(1, is_quiet=quiet), Task(chosen.id, chosen.name, ())
     begin = StartWorkshop(resolved(plugin), cache or default_cache(), os.cpu_count() or 1)
     with display:
@@ -51,18 +75,25 @@ def export(
     form: Annotated[
         Literal["saelens", "own"], typer.Option("--format", help="saelens, or own: what is kept here.")
     ] = "own",
+    data: Data = "",
+    weights: Weights = NO_WEIGHTS,
+    random_weights: RandomWeights = False,
+    scale: Scale = 1.0,
+    precision: PrecisionName = "",
+    no_sweep: NoSweep = False,
     plugin: Plugins = NO_PLUGINS,
     cache: CacheDir = None,
 ) -> None:
     """Write a cell's decomposition into a folder, for other programs."""
     suite_path(suite)
+    changes = Changes(data, tuple(weights), random_weights, scale, precision, no_sweep)
     with waiting("reading the suite"):
         from bench.cache import default_cache
         from bench.export import written
         from bench.stages import StartWorkshop
         from bench.suites import load_suite
 
-        chosen = chosen_cell(load_suite(suite, Registry(plugin)), cell)
+        chosen = chosen_cell(load_suite(suite, Registry(plugin), changes), cell)
     start = StartWorkshop(resolved(plugin), cache or default_cache(), os.cpu_count() or 1)
     written(start.workshop(lambda what, done, total: None, tell), chosen, to, form)
     print(f"wrote {to}")

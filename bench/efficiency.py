@@ -11,7 +11,8 @@ how much the machine drifted meanwhile. The ways are the variant construction of
   given; the outputs are the sums of the parts and the codes are not kept, which is the paper's construction. Our layer
   stores a mask and makes the weights of the parts in every batch in which they are needed; the paper's stores them.
 
-Preprocessing is not timed. Rows of different machines are never compared.
+Preprocessing is not timed. Rows of different machines are never compared. In a network that computes in 16 bit a layer
+in the site's place does too; what is computed after the site is computed in float32, as in an evaluation.
 """
 
 import time
@@ -25,6 +26,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from bench.backbones import widened
 from bench.sites import Images
 from bench.subject import Subject
 from methods.layer import DisentangledLayer, Merge
@@ -181,7 +183,8 @@ def hooked(subject: Subject) -> Iterator[LetGo]:
     captured = Captured()
 
     def capture(_module: nn.Module, args: tuple[Tensor, ...], own: Tensor) -> None:
-        codes = method.encode(decomposition, activations_of(subject, site.tokens_of(args[0]), site.tokens_of(own)))
+        inputs, outputs = (widened(site.tokens_of(values)) for values in (args[0], own))
+        codes = method.encode(decomposition, activations_of(subject, inputs, outputs))
         captured.values = method.decode(decomposition, codes) if isinstance(method, Explicit) else codes
 
     handle = site.module.register_forward_hook(capture)
@@ -203,7 +206,8 @@ def activations_of(
         kept = site.kept(outputs.shape[1])
         if len(kept) < outputs.shape[1]:
             inputs, outputs = inputs[:, kept], outputs[:, kept]
-        image_of_token = torch.arange(len(outputs)).repeat_interleave(outputs.shape[1])
+        images = torch.arange(len(outputs), device=outputs.device)
+        image_of_token = images.repeat_interleave(outputs.shape[1])
     return Activations(
         inputs.flatten(0, 1) if "inputs" in reads else None,
         outputs.flatten(0, 1),

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from bench.backbones import Backbone, Report, prefix_of
 from bench.datasets import Dataset, labels_of
+from bench.geometry import ahead
 from bench.options import check_at_least
 
 
@@ -134,8 +135,9 @@ def _train(module: nn.Module, dataset: Dataset, options: EmbeddedViT, report: Re
     )
     module.train()
     for epoch in range(options.epochs):
-        for step, rows in enumerate(torch.split(torch.randperm(n_images), options.batch_size)):
-            images = to_unit_range(dataset.train.images(rows))
+        batches = torch.split(torch.randperm(n_images), options.batch_size)
+        for step, (rows, pixels) in enumerate(ahead(dataset.train, batches)):
+            images = to_unit_range(pixels)
             loss = functional.cross_entropy(module(images), labels[rows].long())
             if not math.isfinite(loss.item()):
                 raise FloatingPointError(

@@ -13,7 +13,8 @@ from bench.cache import digest
 from bench.calibration import StartCalibrator
 from bench.cells import Cell, SiteSpec
 from bench.findings import Chunk, Findings
-from bench.lanes import Failure, Task, Waiting, run_tasks, threads_of_a_lane
+from bench.lanes import Failure, Task, Waiting, threads_of_a_lane
+from bench.processes import run_tasks
 from bench.stability import Comparison
 from bench.stopwatch import Clock
 from bench.tasks import site_of, tasks_for

@@ -258,7 +258,8 @@ def later(spool: Spool, replay: Replay, split: Split, report: Report, what: str)
     if spool.is_whole:
         for images, outputs in spool.again():
             report(what, int(images[0]), n)
-            yield LaterBatch(images, None if split.labels is None else split.labels[images], outputs)
+            labels = None if split.labels is None else split.labels[images].to(outputs.device)
+            yield LaterBatch(images, labels, outputs)
         report(what, n, n)
     else:
         for shared in stream(replay, split, torch.arange(n), None, report, what):

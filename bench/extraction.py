@@ -22,8 +22,9 @@ from bench.cache import Cache, StorageError, digest
 from bench.datasets import Split
 from bench.geometry import ahead
 from bench.manifest import Facts
+from bench.passes import Taken, read_many, sampled_positions
 from bench.shards import FILLED, Shards, Wanted
-from bench.sites import Images, Taken, read_many, sampled_positions
+from bench.sites import Images
 
 VERSION = 2
 """Part of every entry's key; raised when the same site gives other tokens or they are cut into shards otherwise."""

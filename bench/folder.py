@@ -12,6 +12,7 @@ from typing import Any
 
 from bench import UsageError
 from bench.cache import storage_error
+from bench.changes import Changes
 from metrics.catalogue import ROWS
 from results.layout import PANELS, Column, Layout, Site, Sweep
 from results.ledger import read
@@ -19,7 +20,7 @@ from results.records import Record, latest
 from results.sweeps import SweepSpec
 from results.tables import TABLES, find_table, render
 
-PLAN, LEDGER = "run.json", "records.jsonl"
+PLAN, LEDGER, OUTCOMES = "run.json", "records.jsonl", "outcomes"
 SCHEMA = 1
 TAKEN_OVER = {
     kind: frozenset(
@@ -60,11 +61,16 @@ def read_plan(folder: Path, argument: str = "--run") -> dict[str, Any]:
     return plan
 
 
-def check_folder(folder: Path, suite: str) -> None:
-    """Refuse a folder that belongs to another suite or to something else.
+def changes_of(folder: Path) -> Changes:
+    """What a run's command line said of its suite; nothing where there is no run yet."""
+    return Changes.kept_in(read_plan(folder, "--out")) if (folder / PLAN).exists() else Changes()
+
+
+def check_folder(folder: Path, suite: str, changes: Changes) -> None:
+    """Refuse a folder that belongs to another suite, to the same with other changes, or to something else.
 
     Raises:
-        FolderError: It is a file, holds another suite's run, or holds other things.
+        FolderError: It is a file, holds another run, or holds other things.
     """
     if folder.exists() and not folder.is_dir():
         raise FolderError(f"--out: got {folder}, which is a file; expected a folder; give another")
@@ -77,10 +83,15 @@ def check_folder(folder: Path, suite: str) -> None:
         raise FolderError(
             f"--out: got {folder}, which is not empty and holds no run; expected a new folder or a run's; give another"
         )
-    found = read_plan(folder, "--out")["suite"]
+    plan = read_plan(folder, "--out")
+    found, kept = plan["suite"], Changes.kept_in(plan)
     if found != suite:
         raise FolderError(
             f"--out: got {folder}, which holds a run of suite {found!r}; expected one of {suite!r}; give another folder"
+        )
+    if kept != changes:
+        raise FolderError(
+            f"--out: got {folder}, which holds a run with {kept}; expected the same, not {changes}; give another folder"
         )
 
 
@@ -96,13 +107,18 @@ def make_folder(folder: Path) -> None:
         raise storage_error("--out", folder, error) from error
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, *, mark: str = "") -> None:
     """Write a file aside and rename it into place.
+
+    Args:
+        path: The file.
+        text: What is in it.
+        mark: Tells the file aside from others', where several processes may write the same one.
 
     Raises:
         StorageError: It cannot be written.
     """
-    aside = path.with_name(f"{path.name}.partial")
+    aside = path.with_name(f"{path.name}{mark}.partial")
     try:
         with aside.open("w", encoding="utf-8") as file:
             file.write(text)
@@ -139,7 +155,7 @@ def layout_of(plan: Mapping[str, Any]) -> Layout:
         if name not in shown and (row := plugins.get(name) or catalogued(name))
     ]
     return Layout(
-        sites=tuple(Site(**site) for site in plan["sites"]),
+        sites=tuple(Site(**{**site, "warnings": tuple(site.get("warnings", ()))}) for site in plan["sites"]),
         labels=tuple(plan["labels"]),
         token_seeds=tuple(plan["token_seeds"]),
         init_seeds=tuple(plan["init_seeds"]),

@@ -7,7 +7,7 @@ ahead of the network on other threads. The second, `Backbone.transform`, makes f
 from collections import deque
 from collections.abc import Generator, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Literal, Protocol, runtime_checkable
 
@@ -52,8 +52,18 @@ class Geometry:
 
     def __str__(self) -> str:
         """In words and numbers, as part of a backbone's fingerprint."""
-        how = f"shorter side to {self.resize}, middle {self.side} x {self.side}" if self.resize else f"to {self.side} x"
+        how = (
+            f"shorter side to {self.resize}, middle {self.side} x {self.side}"
+            if self.resize
+            else f"to {self.side} x {self.side}"
+        )
         return f"{how}, {self.interpolation}, {self.by}"
+
+    def at_least(self, side: int) -> "Geometry":
+        """The same field of view with at least so many pixels a side."""
+        if side <= self.side:
+            return self
+        return replace(self, side=side, resize=round(self.resize * side / self.side))
 
     def of(self, image: Image.Image) -> UInt8[Tensor, "3 side side"]:
         """The square of one image; other modes than RGB become it."""
@@ -64,6 +74,9 @@ class Geometry:
             bytes_of = tensor_of(functional.resize(image, size, interpolation=mode))
         else:
             bytes_of = functional.resize(tensor_of(image), size, interpolation=mode, antialias=True)
+            top, left = ((length - self.side) // 2 for length in bytes_of.shape[-2:])  # torchvision rounds instead
+            middle: Tensor = bytes_of[:, top : top + self.side, left : left + self.side].contiguous()
+            return middle
         square: Tensor = functional.center_crop(bytes_of, [self.side, self.side])
         return square
 
@@ -125,6 +138,10 @@ class Seen:
         else:
             squares = [self.square(row) for row in indices]
         return torch.stack(squares) if squares else torch.empty(0, 3, self.geometry.side, self.geometry.side).byte()
+
+    def at_least(self, side: int) -> "Seen":
+        """The same in as many pixels or more: for people, who see more in an image than the network is given."""
+        return Seen(self.split, self.geometry.at_least(side), self.n_threads)
 
     def square(self, row: int) -> UInt8[Tensor, "3 side side"]:
         """The square of one image."""

@@ -24,6 +24,7 @@ from bench.backbones import Backbone, Report, fingerprint_of
 from bench.cache import Cache
 from bench.datasets import Dataset, labels_of
 from bench.embedded import EmbeddedViT
+from bench.geometry import ahead
 from metrics.heads import fit_head
 from metrics.solvers import LBFGS, SGD
 
@@ -76,8 +77,8 @@ def features_of(backbone: Backbone, dataset: Dataset, rows: Int[Tensor, " rows"]
     Raises:
         UsageError: The network gives anything but images x width.
     """
-    for some in rows.split(BATCH_IMAGES):
-        features = backbone.module(backbone.transform(dataset.train.images(some)))
+    for some, images in ahead(dataset.train, rows.split(BATCH_IMAGES)):
+        features = backbone.module(backbone.transform(images))
         if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(some):
             got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
             raise UsageError(
@@ -154,7 +155,14 @@ def through_head(module: nn.Module, _args: Any, features: Float[Tensor, "images 
     return logits
 
 
-def stage(cache: Cache, backbone: Backbone, dataset: Dataset, report: Report, packages: Mapping[str, str]) -> Backbone:
+def stage(
+    cache: Cache,
+    backbone: Backbone,
+    dataset: Dataset,
+    report: Report,
+    packages: Mapping[str, str],
+    device: torch.device | None = None,
+) -> Backbone:
     """The backbone with its head, fitted if the cache has none.
 
     Args:
@@ -163,7 +171,9 @@ def stage(cache: Cache, backbone: Backbone, dataset: Dataset, report: Report, pa
         dataset: What the head is fitted on.
         report: Told how far it is.
         packages: Versions that results follow from.
+        device: Where features are computed and the head is fitted, in float32; None takes the processor.
     """
+    there = device or torch.device("cpu")
     key = {
         "version": VERSION,
         "backbone": backbone.fingerprint,
@@ -174,12 +184,13 @@ def stage(cache: Cache, backbone: Backbone, dataset: Dataset, report: Report, pa
     }
 
     def build(folder: Path) -> None:
-        (folder / "head.safetensors").write_bytes(safetensors.save(fit(backbone, dataset, report)))
+        (folder / "head.safetensors").write_bytes(safetensors.save(fit(backbone.on(there), dataset, report)))
 
     folder = cache.get("heads", key, build)
     return headed(backbone, safetensors.load_file(folder / "head.safetensors"))
 
 
-def needs_head(factory: Any) -> bool:
-    """Whether the factory's networks give features, so that a head has to be fitted."""
-    return bool(getattr(factory, "features_only", False))
+def needs_head(factory: Any, n_classes: int) -> bool:
+    """Whether the factory's networks give features for so many classes, so that a head has to be fitted."""
+    says = getattr(factory, "features_only", False)
+    return bool(says(n_classes) if callable(says) else says)

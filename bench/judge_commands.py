@@ -49,14 +49,15 @@ def judge_run(
     as_json: Json = False,
 ) -> None:
     """Have a panel compare the methods of a run, or go on with it; print what it found."""
-    suite_path(suite)
+    path = suite_path(suite)
     with waiting("reading the suite"):
         from bench.cache import default_cache
+        from bench.folder import changes_of
         from bench.stages import StartWorkshop
         from bench.suites import load_suite
 
-        loaded = load_suite(suite, Registry(plugin))
-    folder = out or Path("runs") / loaded.name
+        folder = out or Path("runs") / path.stem
+        loaded = load_suite(suite, Registry(plugin), changes_of(folder))
     start = StartWorkshop(resolved(plugin), cache or default_cache())
     found, failed = judged(loaded, folder, panel, start, plugin, is_quiet=quiet or as_json, only=judge, accept=accept)
     if as_json:

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
 
 from bench import UsageError
 from bench.cache import digest
 from bench.cells import Cell, SiteSpec, Suite
 from bench.exemplars import N_SHOWN, Shown
 from bench.folder import PLAN, check_folder, outcomes, read_plan
+from bench.geometry import Seen
 from bench.judged import FOLDER, PICTURES, REPLIES, Context, beside_others
 from bench.lanes import Failure
 from bench.measuring import exemplars_of
@@ -29,7 +29,7 @@ from bench.panels import Panel
 from bench.stages import Workshop
 from judges.asking import Asked, ask_panel, preflight
 from judges.drawn import Drawn, merged
-from judges.grids import Grids, grid_digest
+from judges.grids import Grids, Pixels, grid_digest
 from judges.manifest import Manifest
 from judges.pairing import Contestant, tournament
 from judges.planted import planted
@@ -62,7 +62,7 @@ def contests(suite: Suite, folder: Path) -> list[Contest]:
         UsageError: At no site are there two, or the run is another suite's.
     """
     if (folder / PLAN).exists():
-        check_folder(folder, suite.name)
+        check_folder(folder, suite.name, suite.changes)
     there = {cell["id"] for cell in read_plan(folder, "--out")["cells"]}
     state = {key: str(group[-1].text) for key, group in outcomes(folder).items() if key in there}
     found = [contest_at(suite, site, state) for site in suite.sites]
@@ -221,7 +221,8 @@ def ask(
         manifest = manifest_of(workshop, contest, drawn, panel.settings)
         with beside_others(where, manifest, context_of(suite, contest, panel, accept)):
             kept = where / PICTURES if panel.kind == "llm_panel" else None  # a proxy panel's are made in no time
-            grids = Grids(kept, pixels_of(workshop, contest.site), manifest.recipes, panel.settings.cell_px)
+            pixels = pixels_of(workshop, contest.site, panel.settings)
+            grids = Grids(kept, pixels, manifest.recipes, panel.settings.cell_px)
             stopped = {one.judge for sitting in asked.values() for one in sitting if one.failed is not None}
             some = [one for one in judges if one.name not in stopped]
             sitting = ask_panel(
@@ -266,11 +267,10 @@ def drawn_everywhere(workshop: Workshop, found: Sequence[Contest], settings: Set
     return rounds
 
 
-def pixels_of(
-    workshop: Workshop, site: SiteSpec
-) -> Callable[[Sequence[int]], UInt8[np.ndarray, "some 3 height width"]]:
-    """Reads images of the evaluation split by index, as the backbone sees them."""
+def pixels_of(workshop: Workshop, site: SiteSpec, settings: Settings) -> Pixels:
+    """Reads images of the evaluation split by index: what the backbone sees of them, in enough pixels for a cell."""
     split = workshop.dataset(site).test
+    split = split.at_least(settings.cell_px) if isinstance(split, Seen) else split
     return lambda rows: np.asarray(split.images(torch.as_tensor(list(rows))).numpy())
 
 

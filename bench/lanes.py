@@ -1,23 +1,23 @@
-"""Lanes: processes that work side by side on tasks that wait for one another.
+"""Lanes: where tasks that wait for one another are worked side by side, whatever a lane is made of.
 
-One lane is one process with one pipe. What a task reports, returns or dies of comes back over it, so that a crash
-(out of memory, a signal) is the failure of exactly the task that ran there; the lane is then started anew. A lane
-whose parent is gone ends itself at its next report. Without lanes, tasks run in this process, one after another.
+A lane does one task at a time, in a process of its own (`bench.processes` here, `bench.executors` on many machines).
+A process that dies takes the task along that ran there and nothing else; the task is given once more, then it has
+failed. What comes of a task is put by before it is told, so that whoever hears of it may die.
 """
 
-import multiprocessing
 import os
-import signal
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol, runtime_checkable
 
 from bench.backbones import Report
 from bench.cache import StorageError
+
+RETRIES = 1
+"""How often a task is given again whose worker process died under it; one that raised is not."""
 
 
 @dataclass(frozen=True)
@@ -93,132 +93,143 @@ def threads_of_a_lane(n_lanes: int) -> int:
     return max(1, (os.cpu_count() or 1) // max(1, n_lanes))
 
 
-def attempt(work: Callable[[Any, Came], Any], payload: Any, came: Came) -> tuple[str, Any]:
-    """What the work returned ("done"), or why it failed; a storage that cannot be written ends everything."""
-    try:
-        return "done", work(payload, came)
-    except StorageError as error:
-        return "storage", str(error)
-    except Exception as error:
-        return "done", Failure(one_line(error), traceback.format_exc())
+@runtime_checkable
+class Kept(Protocol):
+    """Where what comes of tasks is put by until it is recorded, so that it outlives whoever asked for it."""
+
+    def put(self, task: str, outcome: Any) -> None:
+        """Put by what came of the task of this id."""
+        ...
+
+    def get(self, task: str) -> Any:
+        """What came of the task of this id before, None where nothing is known."""
+        ...
 
 
-def serve(pipe: Connection, start: Start) -> None:
-    """The life of a lane's process; Ctrl-C is the parent's to handle."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@runtime_checkable
+class Lanes(Protocol):
+    """Some lanes, numbered from 0.
+
+    Attributes:
+        n: How many.
+    """
+
+    n: int
+
+    def give(self, lane: int, task: Task, came: Came) -> None:
+        """Have a lane do a task; one that died while idle shows when it is heard."""
+        ...
+
+    def heard(self, busy: Collection[int]) -> list[tuple[int, str, Any]]:
+        """What lanes that have a task say within a second, in order: the lane, what kind of thing it is, and the thing.
+
+        "progress" (what, done, total); "said" a line; "done" what came of the task; "storage" why nothing can be
+        written; "died" how the process ended, in whose place there is another by now.
+        """
+        ...
+
+    def close(self) -> None:
+        """End all of them, whatever they do."""
+        ...
+
+
+def reporting(send: Callable[[tuple[str, Any]], object]) -> Report:
+    """A report that sends what it is told as "progress", five times a second at most, the end always."""
     last = [0.0]
 
     def report(what: str, done: int, total: int) -> None:
         now = time.monotonic()
         if done >= total or now - last[0] > 0.2:
             last[0] = now
-            pipe.send(("progress", (what, done, total)))
+            send(("progress", (what, done, total)))
 
+    return report
+
+
+def attempt(
+    work: Callable[[Any, Came], Any], task: str, payload: Any, came: Came, kept: Kept | None = None
+) -> tuple[str, Any]:
+    """What the work returned ("done"), put by, or why it failed; a storage that cannot be written ends everything."""
     try:
-        work = start(report, lambda text: pipe.send(("said", text)))
-        while True:
-            pipe.send(attempt(work, *pipe.recv()))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        os._exit(1)
+        outcome = work(payload, came)
+        if kept is not None:
+            kept.put(task, outcome)
+    except StorageError as error:
+        return "storage", str(error)
+    except Exception as error:
+        return "done", Failure(one_line(error), traceback.format_exc())
+    return "done", outcome
 
 
-class Lane:
-    """The parent's end of one process."""
-
-    def __init__(self, start: Start) -> None:
-        self.start = start
-        self.task: Task | None = None
-        self.open()
-
-    def open(self) -> None:
-        """Start the process, by spawning: a fork would copy locked threads of torch and rich."""
-        context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(theirs, self.start), daemon=True)
-        # The child inherits that Ctrl-C is ignored, so that it is the parent's to handle from the first instant on.
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        self.process.start()
-        signal.signal(signal.SIGINT, before)
-        theirs.close()
-
-    def give(self, task: Task, came: Came) -> None:
-        """Hand it a task; a lane that died while idle shows when its answer is awaited."""
-        self.task = task
-        with suppress(OSError):
-            self.pipe.send((task.payload, dict(came)))
-
-    def close(self) -> None:
-        """End the process, whatever it does."""
-        self.process.kill()
-        self.process.join()
-        self.pipe.close()
-
-    def receive(self) -> tuple[str, Any]:
-        """The next message; a dead process is the failure of its task."""
-        try:
-            kind, content = self.pipe.recv()
-            return kind, content
-        except (EOFError, ConnectionResetError):
-            self.process.join()
-            code = self.process.exitcode or 0
-            how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-            self.pipe.close()
-            self.open()
-            return "done", Failure(f"the worker process died ({how}); it may have run out of memory; use --workers 1")
-
-
-def run_tasks(tasks: Sequence[Task], n_lanes: int, start: Start, observer: Observer) -> None:
-    """Do all tasks, each after what it needs; a task whose need failed fails with that reason.
+def work_off(waiting: "Waiting", lanes: Lanes) -> None:
+    """Do all tasks that wait, each after what it needs; a task whose need failed fails with that reason.
 
     Raises:
         StorageError: A worker could not write; nothing more is started.
     """
-    if n_lanes == 0:
-        run_here(tasks, start, observer)
-        return
-    waiting = Waiting(tasks, observer)
-    lanes = [Lane(start) for _ in range(min(n_lanes, len(tasks)))]
+    running: dict[int, Task] = {}
+    deaths: Counter[str] = Counter()
     try:
-        while waiting.rest or any(lane.task for lane in lanes):
-            for lane in lanes:
-                if lane.task is None and (task := waiting.take([one.task for one in lanes if one.task])):
-                    lane.give(task, waiting.came(task))
-            busy = {lane.pipe: lane for lane in lanes if lane.task}
-            heard = wait(list(busy), timeout=1.0)
-            for pipe in heard:
-                hear(busy[pipe], waiting, observer)  # type: ignore[index]
+        while waiting.rest or running:
+            for lane in range(lanes.n):
+                if lane not in running and (task := waiting.take(list(running.values()))):
+                    running[lane] = task
+                    lanes.give(lane, task, waiting.came(task))
+            heard = lanes.heard(list(running))
+            for lane, kind, content in heard:
+                if kind == "died":
+                    bury(waiting, running.pop(lane), content, deaths)
+                else:
+                    hear(waiting, running, lane, kind, content)
             if not heard:
-                observer.waited()
+                waiting.observer.waited()
     finally:
-        for lane in lanes:
-            lane.close()
+        lanes.close()
 
 
-def hear(lane: Lane, waiting: "Waiting", observer: Observer) -> None:
-    """Pass one message of a lane on."""
-    task = lane.task
-    kind, content = lane.receive()
-    if task is None:
-        return
-    if kind == "progress":
-        observer.progressed(task, *content)
-    elif kind == "said":
-        observer.said(content)
-    elif kind == "storage":
+def hear(waiting: "Waiting", running: dict[int, Task], lane: int, kind: str, content: Any) -> None:
+    """Pass on what a lane says."""
+    if kind == "storage":
         raise StorageError(content)
+    if kind == "said":
+        waiting.observer.said(content)
+    elif kind == "progress":
+        waiting.observer.progressed(running[lane], *content)
     else:
-        lane.task = None
-        waiting.settle(task, content)
+        waiting.settle(running.pop(lane), content)
+
+
+def bury(waiting: "Waiting", task: Task, how: str, deaths: Counter[str]) -> None:
+    """A worker died under a task: it is to be done again, or has failed where that has happened too often."""
+    deaths[task.id] += 1
+    died = f"the worker process died ({how})"
+    if deaths[task.id] <= RETRIES:
+        waiting.observer.said(f"{task.name}: {died}; it is done again")
+        waiting.rest.insert(0, task)
+        return
+    what_next = "see what ended it (a signal, too little memory, a crash in a library), or use --workers 1"
+    waiting.settle(task, Failure(f"{died}, {deaths[task.id]} times under this task; expected it to live; {what_next}"))
 
 
 class Waiting:
     """The tasks that have not been started, and what has come of the others."""
 
-    def __init__(self, tasks: Sequence[Task], observer: Observer) -> None:
+    def __init__(self, tasks: Sequence[Task], observer: Observer, kept: Kept | None = None) -> None:
+        """The tasks; those of which is kept what came of them are over, and the observer hears it.
+
+        Args:
+            tasks: What is to be done.
+            observer: Told what comes of them.
+            kept: Where what came of some may have been put by.
+        """
         self.rest = list(tasks)
         self.undone = {task.id for task in tasks}
         self.observer = observer
         self.outcomes: dict[str, Any] = {}
+        for task in tasks:
+            if kept is not None and (outcome := kept.get(task.id)) is not None:
+                self.rest.remove(task)
+                self.settle(task, outcome)
 
     def take(self, running: Sequence[Task] = ()) -> Task | None:
         """The first task that can start beside those that run, taken off the list; None where all have to wait."""
@@ -250,16 +261,3 @@ class Waiting:
                 if other in self.rest:
                     self.rest.remove(other)
                     self.settle(other, Failure(f"needs {task.name}, which failed: {outcome.reason}", outcome.traceback))
-
-
-def run_here(tasks: Sequence[Task], start: Start, observer: Observer) -> None:
-    """Do all tasks in this process: for debuggers and tests."""
-    waiting = Waiting(tasks, observer)
-    current: list[Task] = []
-    work = start(lambda what, done, total: observer.progressed(current[-1], what, done, total), observer.said)
-    while task := waiting.take():
-        current.append(task)
-        kind, outcome = attempt(work, task.payload, waiting.came(task))
-        if kind == "storage":
-            raise StorageError(outcome)
-        waiting.settle(task, outcome)

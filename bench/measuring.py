@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +15,16 @@ from bench.evaluation import Question
 from bench.exemplars import Asked, Shown, key_of
 from bench.lanes import Failure, one_line
 from bench.memory import forget_peak, peak_bytes
+from bench.provenance import machine
 from bench.subject import Subject
 from metrics.catalogue import Value
 from metrics.protocol import Timing
 
 if TYPE_CHECKING:
     from bench.stages import Workshop
+
+LEAST_UNITS = 16
+"""Units that are worth a task of their own."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,8 @@ class Measurement:
         seconds: Wall seconds of this cell alone: decomposing, and what its evaluation did not share with others.
         peak_bytes: Most memory that a process held meanwhile, with all that were evaluated beside it; None where the
             system does not tell.
+        made: Commit, dirty flag and device of the process that measured, as record fields; empty where it is the one
+            that writes the records.
     """
 
     values: Mapping[str, Value]
@@ -54,6 +60,7 @@ class Measurement:
     notes: Mapping[str, float | int | str | bool]
     seconds: float
     peak_bytes: int | None
+    made: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -70,15 +77,38 @@ class Skipped:
 Outcome = Measurement | Skipped | Failure
 
 
-def found(workshop: "Workshop", cell: Cell) -> Found | Skipped:
-    """Decompose, where that is not done yet."""
+def found(
+    workshop: "Workshop", cell: Cell, came: Mapping[str, Any] | None = None, share: tuple[int, int] | None = None
+) -> Found | Skipped:
+    """Decompose, where that is not done yet, or find a share of the units.
+
+    Args:
+        workshop: Where the work is done.
+        cell: The cell.
+        came: What came of the shares of it that were found before; their seconds count, one after the other.
+        share: Which share of how many is to be found, the others beside it; None for the decomposition.
+    """
     lacking = workshop.lacking(cell)
     if lacking:
         return Skipped(lacking)
     forget_peak()
     start = time.perf_counter()
-    workshop.decomposition(cell)
-    return Found(time.perf_counter() - start, peak_bytes())
+    if share is None:
+        workshop.decomposition(cell)
+    elif units := share_of(workshop.site(cell.site).units, *share):
+        workshop.find_units(cell, units)
+    seconds, peak = time.perf_counter() - start, peak_bytes()
+    before = [one for one in (came or {}).values() if isinstance(one, Found)]
+    peaks = [one for one in (peak, *(one.peak_bytes for one in before)) if one is not None]
+    return Found(sum((one.seconds for one in before), seconds), max(peaks, default=None))
+
+
+def share_of(n_units: int, index: int, n_shares: int) -> range:
+    """The units of one share of so many; fewer shares than that have any where they would be too small to pay."""
+    n_shares = min(n_shares, n_units // LEAST_UNITS)
+    if n_shares < 2 or index >= n_shares:
+        return range(0)
+    return range(n_units * index // n_shares, n_units * (index + 1) // n_shares)
 
 
 def evaluated(workshop: "Workshop", cells: Sequence[Cell], came: Mapping[str, Any]) -> dict[str, Outcome]:
@@ -128,6 +158,7 @@ def evaluated(workshop: "Workshop", cells: Sequence[Cell], came: Mapping[str, An
             notes_of(workshop, cell, question.subject),
             before.seconds + answer.seconds,
             max((one for one in (peak, before.peak_bytes) if one is not None), default=None),
+            workshop.cache.made,
         )
     return outcomes
 
@@ -155,7 +186,8 @@ def question_of(workshop: "Workshop", cell: Cell) -> Question:
 
     def again() -> rerun.Rerun:
         seed = cell.init_seed + 1
-        return rerun.decomposed_again(cell.method.built, decomposition, leader, source, site.weight, seed=seed)
+        weight = site.weight.cpu()  # where decompositions are
+        return rerun.decomposed_again(cell.method.built, decomposition, leader, source, weight, seed=seed)
 
     def timings(subject: Subject) -> Mapping[str, Timing]:
         return timings_of(subject, dataset.test.images(slice(0, IMAGES)))
@@ -176,6 +208,7 @@ def notes_of(workshop: "Workshop", cell: Cell, subject: Subject) -> dict[str, fl
         "dataset_fingerprint": workshop.dataset(cell.site).fingerprint,
         "backbone_fingerprint": subject.site.backbone.fingerprint,
         **workshop.origin(workshop.settled(cell)),
+        "machine": machine(),
     }
 
 

@@ -94,9 +94,8 @@ class Place:
             n = min(2 * n, len(split))
             with tempfile.TemporaryDirectory() as folder:
                 seconds = self.extract([self.wanted(self.spec, 0)], n, Path(folder), clock)
-                found = activations.opened(Path(folder) / "0" / FILLED, self.site, split, quietly)
-                assert found.inputs is not None
-                inputs, outputs = found.inputs.clone(), found.outputs.clone()
+                found = activations.opened(Path(folder) / "0" / FILLED, self.site, split, quietly).read(slice(None))
+                inputs, outputs = found.needed_inputs().clone(), found.outputs.clone()
         images = SiteImages(self.site, split)
         self.tokens = TensorSource(inputs, outputs, self.site.weight, self.site.bias, images=images)
         self.n_read = n

@@ -40,6 +40,13 @@ class Display:
             self.whole = self.bars.add_task("run", total=n_tasks)
             self.rows: dict[str, Any] = {}
 
+    def of(self, n_tasks: int) -> "Display":
+        """The same for so many tasks."""
+        self.n_tasks = n_tasks
+        if self.bars:
+            self.bars.update(self.whole, total=n_tasks)
+        return self
+
     def __enter__(self) -> "Display":
         if self.bars:
             self.bars.start()

@@ -17,16 +17,29 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @cache
-def provenance() -> dict[str, Any]:
-    """Commit, dirty flag, versions and device of this process, as record fields."""
+def provenance(device: str = "cpu") -> dict[str, Any]:
+    """Commit, dirty flag, versions and device of this process, as record fields.
+
+    Args:
+        device: What it works on, as `bench.devices` names it.
+    """
     commit = git("rev-parse", "HEAD")
     status = git("status", "--porcelain")
     return {
         "commit": commit or None,
         "dirty": None if commit is None or status is None else bool(status),
         "versions": {"python": platform.python_version(), **{name: version_of(name) for name in PACKAGES}},
-        "device": f"cpu, one thread: {processor()}",
+        "device": device_in_words(device),
     }
+
+
+def device_in_words(device: str) -> str:
+    """The processor, or the GPU with its versions."""
+    if device == "cpu":
+        return f"cpu, one thread: {processor()}"
+    from bench import devices  # here, since nothing else of this module needs torch
+
+    return devices.described(device)
 
 
 @cache

@@ -2,13 +2,14 @@
 
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from bench.cells import Cell, Suite
 from bench.lanes import Failure, Task, one_line
 from bench.measuring import Outcome, Skipped
+from bench.outcomes import Outcomes, evaluated
 from bench.progress import Display
 from bench.provenance import machine, now, provenance
 from bench.stability import Comparison
@@ -21,19 +22,23 @@ from results.records import COMPLETE, FAILED, SKIPPED, STATUS, Record
 
 @dataclass(frozen=True)
 class Recorder:
-    """Turns what comes back from the lanes into records, and shows it.
+    """Turns what comes back from the lanes into records, shows it, and throws away what was put by of it.
 
     Attributes:
         suite: Whose cells they are.
         ledger: Where the records go.
         display: Where progress goes.
         complete: The cells and trials of which the ledger has whole records already.
+        kept: Where lanes put by what comes of tasks.
+        device: What the lanes work on.
     """
 
     suite: Suite
     ledger: Ledger
     display: Display
-    complete: frozenset[str] = frozenset()
+    complete: frozenset[str]
+    kept: Outcomes
+    device: str = "cpu"
 
     def progressed(self, task: Task, what: str, done: int, total: int) -> None:
         """A running task says how far it is."""
@@ -47,15 +52,35 @@ class Recorder:
         """A cell that is over leaves its records, a failed one its reason."""
         if task.payload[0] == "evaluate":
             for cell in task.payload[1]:
-                own = outcome if isinstance(outcome, Failure) else outcome[cell.id]
-                self.ledger.append_cell(guarded(partial(self.records, cell), own))
+                self.measured(cell, outcome if isinstance(outcome, Failure) else outcome[cell.id])
         elif task.payload[0] == "compare":
             self.ledger.append_cell(guarded(partial(self.comparison_records, task.payload[1]), outcome))
         elif task.payload[0] == "sweep" and not isinstance(outcome, Skipped):
             for group in self.sweep_records(task.payload[1], outcome):
                 if group[0].cell not in self.complete:
                     self.ledger.append_cell(group)
+        if task.payload[0] in ("compare", "sweep"):
+            self.kept.drop(task.id)
         self.display.finished(task, outcome)
+
+    def measured(self, cell: Cell, outcome: Outcome) -> None:
+        """A cell leaves its records."""
+        self.ledger.append_cell(guarded(partial(self.records, cell), outcome))
+        self.kept.drop(evaluated(cell.id))
+
+    def having_taken_up(self, cells: Sequence[Cell]) -> "Recorder":
+        """Record what lanes measured of these cells when whoever had asked for it was gone; this, knowing of them."""
+        taken = set()
+        for cell in cells:
+            outcome = None if cell.id in self.complete else self.kept.get(evaluated(cell.id))
+            if outcome is None:
+                self.kept.drop(evaluated(cell.id))  # recorded already, or of no use
+            else:
+                self.measured(cell, outcome)
+                taken.add(cell.id)
+        if taken:
+            self.display.said(f"taken up: {len(taken)} cells that were measured when the last command was gone")
+        return replace(self, complete=self.complete | taken)
 
     def divided(self, task: Task, reason: str) -> None:
         """A task failed, and its parts are done in its place."""
@@ -117,7 +142,7 @@ class Recorder:
             "site_options": cell.site.options,
             "notes": {"machine": machine()},
             "time": now(),
-            **provenance(),
+            **provenance(self.device),
         }
 
 
@@ -137,7 +162,7 @@ def rows_of(shared: dict[str, Any], metrics: Sequence[MetricRow], outcome: Outco
     if isinstance(outcome, Skipped):
         return [Record(kind="cell", metric=STATUS, text=SKIPPED, reason=outcome.reason, **shared)]
     shared |= {"options": dict(outcome.options), "notes": shared["notes"] | dict(outcome.notes)}
-    shared |= {"seconds": outcome.seconds, "peak_bytes": outcome.peak_bytes}
+    shared |= {"seconds": outcome.seconds, "peak_bytes": outcome.peak_bytes, **outcome.made}
     values = [
         Record(kind="value", metric=row.name, unit=row.unit, **vars(outcome.values[row.name]), **shared)
         for row in metrics

@@ -16,7 +16,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from bench import UnknownNameError, UsageError
+from bench import UnknownNameError, UsageError, zoo
 from metrics.catalogue import ROWS
 
 BUILT_IN: dict[str, dict[str, tuple[str, str]]] = {
@@ -60,13 +60,19 @@ BUILT_IN: dict[str, dict[str, tuple[str, str]]] = {
             "the same without its classifier: a head is fitted on it",
         ),
         "embedded_vit": ("bench.embedded:EmbeddedViT", "small timm ViT, trained from scratch on the suite's data set"),
+        "file": ("bench.network_files:FileBackbone", "a network from a Python file; or write FILE.py:FACTORY as name"),
+        "hf": ("bench.vision_towers:HFBackbone", "any vision model of transformers; or write hf:REPOSITORY as name"),
         "planted_network": ("bench.planted_network:PlantedNetwork", "units made of known parts, for data set concepts"),
+        "timm": ("bench.image_models:TimmBackbone", "any image model of timm; or write timm:MODEL as name"),
     },
     "datasets": {
         "concepts": ("bench.concepts:Concepts", "glyphs on a grid, 36 classes, known concepts in every patch"),
         "digits": ("bench.datasets:Digits", "handwritten digits that ship inside scikit-learn, 10 classes"),
+        "huggingface": ("bench.image_tables:HuggingFace", "your images in a Hugging Face data set on disk, or Parquet"),
+        "image_folder": ("bench.image_files:ImageFolder", "your images in folders, one a class (torchvision's layout)"),
         "photos": ("bench.datasets:Photos", "disjoint tiles of photographs that ship with scikit-image, scikit-learn"),
         "shapes": ("bench.datasets:Shapes", "procedural shapes in colours on textures, 48 classes, known factors"),
+        "webdataset": ("bench.image_shards:WebDataset", "your images in tar shards (WebDataset's layout)"),
     },
 }
 KINDS = tuple(BUILT_IN)
@@ -178,6 +184,8 @@ class Registry:
         for kind, table in BUILT_IN.items():
             for name, (target, summary) in table.items():
                 self.add(kind, Entry(name, target, "eludebench", summary))
+            for name, row in zoo.ROWS.items() if kind == "backbones" else ():
+                self.add(kind, Entry(name, row.target, "eludebench", row.summary, preset=row.preset))
             for point in entry_points(group=f"eludebench.{kind}"):
                 owner = point.dist.name if point.dist else "unknown distribution"
                 version = point.dist.version if point.dist else ""
@@ -212,12 +220,15 @@ class Registry:
         return [entry for entry in self.tables[kind].values() if entry.owner in owners]
 
     def find(self, kind: str, name: str) -> Entry:
-        """The component of that name.
+        """The component of that name; for backbones also what names of other forms stand for (`zoo.stands_for`).
 
         Raises:
             UnknownNameError: There is none; the message suggests the nearest and lists all.
         """
         entry = self.tables[kind].get(name)
+        if entry is None and kind == "backbones" and (other := zoo.stands_for(name)):
+            target, preset, summary = other
+            return Entry(name, target, "eludebench", summary, preset=preset)
         if entry is None:
             raise UnknownNameError(unknown(kind.removesuffix("s"), name, self.tables[kind], f"eludebench list {kind}"))
         return entry

@@ -4,9 +4,8 @@ A method is given a source of the right number of tokens that holds few and hand
 it leaves out. So a method has nothing to do for it, whoever wrote it and whatever it reports.
 """
 
-import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,12 +19,15 @@ from bench.batches import SiteBatch
 from bench.datasets import Split
 from bench.evaluation import stream
 from bench.replay import Replay
+from bench.rows import Rows
 from bench.stopwatch import Stopwatch
 from methods.parts import KnownParts
 from methods.protocol import Activations, ImageActivations, ImageSource
 
 WHOLE_BYTES = 2 * 2**30
 """Most tokens that are made up for a method that reads all of them at once."""
+MIXED_TOKENS = 65_536
+"""Tokens that are made up together where all of them are of a few units only."""
 HURRIED_TOKENS = 32
 """Tokens of the one batch that a hurried pass has."""
 
@@ -46,7 +48,7 @@ class RehearsalSource:
         n_threads: How many threads a method may use whose result does not depend on their number.
     """
 
-    tokens: TensorSource
+    tokens: TensorSource[Tensor] | TensorSource[Rows]
     n_tokens: int
     watch: Stopwatch
     images: ImageSource | None = None
@@ -74,12 +76,29 @@ class RehearsalSource:
                 f"rows: got {len(rows)} tokens at once, more than a rehearsal makes up; expected at most "
                 f"{WHOLE_BYTES} bytes of them; once the activations are in the cache they are read from there"
             )
-        one, other = self.tokens.read(rows % n), self.tokens.read((rows * 31 + rows // n) % n)
-        share = torch.where(rows < n, 1.0, 0.7)[:, None].to(one.outputs)
-        inputs = one.inputs
-        if inputs is not None and other.inputs is not None:
-            inputs = other.inputs.lerp(inputs, share)
-        return dataclasses.replace(one, inputs=inputs, outputs=other.outputs.lerp(one.outputs, share))
+        few = self.tokens
+        inputs = None if few.inputs is None else self.inputs_at(rows)
+        return Activations(inputs, self.mixed(rows, lambda at: few.outputs[at]), few.weight, few.bias)
+
+    def inputs_at(
+        self, rows: Int[Tensor, " rows"], dimensions: slice = slice(None)
+    ) -> Float[Tensor, "rows dimensions"]:
+        """What enters the site at the named tokens, in that order, or some of its dimensions; a copy."""
+        return self.mixed(rows, lambda at: self.tokens.inputs_at(at, dimensions))
+
+    def outputs_of(self, units: slice) -> Float[Tensor, "tokens units"]:
+        """The outputs of a few units for all tokens."""
+        few = self.tokens.outputs_of(units)
+        blocks = torch.arange(self.n_tokens).split(MIXED_TOKENS)
+        return torch.cat([self.mixed(rows, lambda at: few[at]).T for rows in blocks], dim=1).T
+
+    def mixed(
+        self, rows: Int[Tensor, " rows"], of: Callable[[Int[Tensor, " rows"]], Float[Tensor, "rows values"]]
+    ) -> Float[Tensor, "rows values"]:
+        """Mixtures of what is given for two of the tokens there are; these themselves come first."""
+        n = self.tokens.n_tokens
+        one, other = of(rows % n), of((rows * 31 + rows // n) % n)
+        return other.lerp(one, torch.where(rows < n, 1.0, 0.7)[:, None].to(one))
 
     def batches(self, size: int, *, seed: int | None = None) -> Iterator[Activations]:
         """Batches as of all tokens; the pass ends early where it would be long."""

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from bench.backbones import widened
 from bench.sites import Images, Reading, Site
 
 Call = tuple[str, int]
@@ -53,7 +54,7 @@ class Replay:
         self.images: Images | None = None
         self.pixels: Tensor | None = None
         self.given: dict[Call, Any] = {}
-        self.shape = torch.Size()
+        self.shape, self.dtype = torch.Size(), torch.float32
 
     def read(self, images: Images) -> Reading:
         """One forward pass; what the rest reads of it is held until the next.
@@ -128,7 +129,7 @@ class Replay:
             return hook
 
         def at_site(_module: nn.Module, _args: tuple[Any, ...], value: Tensor) -> None:
-            self.shape = value.shape
+            self.shape, self.dtype = value.shape, value.dtype
             has_run.append(True)
 
         handles = [module.register_forward_hook(keep(path)) for path, module in self.before()]
@@ -159,8 +160,9 @@ class Replay:
                 module = root.get_submodule(path)
                 values = [self.given[path, n] for n in range(len(self.given)) if (path, n) in self.given]
                 stack.enter_context(running(module, giving(values, module.forward)))
-            stack.enter_context(running(site.module, lambda _values: site.shaped_like(outputs, self.shape)))
-            return root(self.pixels)  # type: ignore[no-any-return]
+            own = site.shaped_like(outputs, self.shape).to(self.dtype)
+            stack.enter_context(running(site.module, lambda _values: own))
+            return widened(root(self.pixels))
 
 
 @contextmanager

@@ -1,7 +1,7 @@
-"""A run: the cells of a suite that are still to do, worked in lanes, each leaving its records.
+"""A run: the cells of a suite that are still to do, worked in lanes here or on a cluster, each leaving its records.
 
 The same command again continues: complete cells are skipped, failed ones are tried again, new ones are added. Records
-are written by this process alone, one cell at a time.
+are written by this process alone, one cell at a time; what lanes found after an earlier one was gone is taken up.
 """
 
 import time
@@ -11,8 +11,11 @@ from typing import Any
 
 from bench import UsageError
 from bench.cells import Cell, Suite
+from bench.clusters import connected
+from bench.executors import Cluster, run_on_ray
 from bench.folder import LEDGER, PLAN, check_folder, make_folder, outcomes, read_plan, write_plan
-from bench.lanes import run_tasks
+from bench.outcomes import Outcomes
+from bench.processes import run_tasks
 from bench.progress import Display
 from bench.recorder import Recorder
 from bench.registry import unknown
@@ -60,12 +63,14 @@ def plan_of(suite: Suite) -> dict[str, Any]:
     return {
         "suite": suite.name,
         "description": suite.description,
+        **({"changes": suite.changes.as_json()} if suite.changes.as_json() else {}),
         "sites": [
             {
                 "label": site.label,
                 "dataset": site.dataset.entry.name,
                 "backbone": site.backbone.entry.name,
                 "module": site.module,
+                **({"warnings": list(site.warnings)} if site.warnings else {}),
             }
             for site in suite.sites
         ],
@@ -130,6 +135,8 @@ def run(
     *,
     only: Sequence[str] = (),
     n_lanes: int = 2,
+    gpus: Sequence[str] = (),
+    cluster: Cluster | None = None,
     is_quiet: bool = False,
 ) -> dict[str, str]:
     """Do what is to do of a suite; returns the state of every selected cell by name.
@@ -140,41 +147,73 @@ def run(
         start: Makes the workshop of each lane.
         only: `key=value` pairs that narrow the cells down.
         n_lanes: How many processes work; 0 works in this one.
+        gpus: One process for each of these GPUs instead, which sees no other (`bench.processes.run_tasks`).
+        cluster: Ray's workers work instead, here or on many machines.
         is_quiet: Show no progress.
 
     Raises:
-        UsageError: The folder belongs to another suite, or `only` fits nothing.
+        UsageError: The folder belongs to another suite, `only` fits nothing, or the cluster cannot be used.
         StorageError, LedgerError: Something cannot be written.
     """
     cells = selected(suite.cells, only)
-    check_folder(folder, suite.name)
+    check_folder(folder, suite.name, suite.changes)
     make_folder(folder)
     with Ledger(folder / LEDGER) as ledger:
         plan = plan_of(suite) | kept_before(folder, suite)
         write_plan(folder, plan)
         complete = {key for key, group in outcomes(folder).items() if group[-1].text in (COMPLETE, SKIPPED)}
+        display = Display(0, is_quiet=is_quiet)
+        recorder = Recorder(suite, ledger, display, frozenset(complete), Outcomes(folder.resolve()), start.device)
+        recorder = recorder.having_taken_up(suite.cells)
+        say_what_is_there(suite, recorder)
+        begin, done = time.perf_counter(), recorder.complete
         compared = comparisons_of(suite, cells)
-        tasks = tasks_for(
-            [cell for cell in cells if cell.id not in complete], [one for one in compared if one.id not in complete]
-        )
-        display = Display(len(tasks), is_quiet=is_quiet)
-        if ledger.n_dropped:
-            display.said(f"{ledger.path}: {ledger.n_dropped} rows of an unfinished cell were cut off; it is done again")
-        whole = complete - {one for cell in suite.cells if cell.selected_at is not None for one in trial_ids(cell)}
-        whole -= {one.id for one in comparisons_of(suite, suite.cells)}
-        if whole:
-            n_other = len(whole - {cell.id for cell in suite.cells})
-            kept = f"; {n_other} more in this folder belong to no cell of this command" if n_other else ""
-            display.said(f"complete already: {len(whole) - n_other}{kept}")
-        begin = time.perf_counter()
-        with display:
-            run_tasks(tasks, n_lanes, start, Recorder(suite, ledger, display, frozenset(complete)))
-        if tasks:
-            took = {"seconds": time.perf_counter() - begin, "tasks": len(tasks), "workers": n_lanes}
+        left = [cell for cell in cells if cell.id not in done], [one for one in compared if one.id not in done]
+        n_tasks, n_workers = worked(*left, start, recorder, n_lanes, gpus, cluster if any(left) else None)
+        if n_tasks:
+            took = {"seconds": time.perf_counter() - begin, "tasks": n_tasks, "workers": n_workers}
             write_plan(folder, plan | {"took": took})
     groups = outcomes(folder)
     names = {cell.id: cell.name for cell in cells} | {one.id: one.name for one in compared}
     return {name: str(groups[key][-1].text) for key, name in names.items()}
+
+
+def worked(
+    cells: Sequence[Cell],
+    comparisons: Sequence[Comparison],
+    start: StartWorkshop,
+    recorder: Recorder,
+    n_lanes: int,
+    gpus: Sequence[str],
+    cluster: Cluster | None,
+) -> tuple[int, int]:
+    """Do what is left, here or on a cluster; how many tasks that were, and how many workers did them."""
+    display, kept = recorder.display, recorder.kept
+    if cluster is None:
+        n_workers = len(gpus) or n_lanes
+        tasks = tasks_for(cells, comparisons, n_workers)
+        with display.of(len(tasks)):
+            run_tasks(tasks, n_lanes, start, recorder, gpus=gpus, kept=kept)
+    else:
+        with connected(cluster, (kept.run, start.cache), display.said) as n_workers:
+            tasks = tasks_for(cells, comparisons, n_workers)
+            with display.of(len(tasks)):
+                run_on_ray(tasks, start, recorder, cluster=cluster, n_workers=n_workers, kept=kept)
+    kept.end([task.id for task in tasks])
+    return len(tasks), n_workers
+
+
+def say_what_is_there(suite: Suite, recorder: Recorder) -> None:
+    """Tell what is complete already, and what of an earlier command's was not."""
+    ledger, say = recorder.ledger, recorder.display.said
+    if ledger.n_dropped:
+        say(f"{ledger.path}: {ledger.n_dropped} rows of an unfinished cell were cut off; it is done again")
+    whole = recorder.complete - {one for cell in suite.cells if cell.selected_at is not None for one in trial_ids(cell)}
+    whole -= {one.id for one in comparisons_of(suite, suite.cells)}
+    if whole:
+        n_other = len(whole - {cell.id for cell in suite.cells})
+        others = f"; {n_other} more in this folder belong to no cell of this command" if n_other else ""
+        say(f"complete already: {len(whole) - n_other}{others}")
 
 
 def comparisons_of(suite: Suite, cells: Sequence[Cell]) -> list[Comparison]:

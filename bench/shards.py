@@ -21,7 +21,8 @@ from torch import Tensor
 from bench import UsageError
 from bench.cells import Stored
 from bench.manifest import Facts
-from bench.sites import Site, Taken
+from bench.passes import Taken
+from bench.sites import Site
 
 SHARD_BYTES = 2**26
 """Size of a file, at most, where a batch is no larger: what a killed extraction loses is little."""

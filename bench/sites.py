@@ -2,21 +2,24 @@
 
 Whatever the layer's own shape (tokens of a ViT, a channels-last or channels-first map, one pooled vector), a site
 speaks of images x positions x width. The positions of a ViT begin with its CLS and register tokens.
+
+A backbone may compute on another device and in 16 bit. What is read is on its device, and in float32 at least; what is
+put in the place of the site's outputs is rounded to the network's own dtype.
 """
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cached_property
-from weakref import ReferenceType, ref
 
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from bench import UnknownNameError, UsageError
-from bench.backbones import Backbone
+from bench.backbones import Backbone, widened
 from bench.registry import unknown
 from methods.layer import Linear
 from methods.surgery import linear_at, problem_of
@@ -39,6 +42,19 @@ def find_layer(root: nn.Module, path: str) -> Linear:
         return linear_at(root, path)
     except ValueError as error:
         raise UsageError(str(error)) from None
+
+
+def paths_of(root: nn.Module, pattern: str) -> tuple[str, ...]:
+    """The module paths that a pattern matches (`fnmatch`: *, ?, [...]), of what can be a site, in the network's order.
+
+    Raises:
+        UnknownNameError: There is none; the message suggests the nearest of those that could be a site.
+    """
+    usable = [name for name, module in root.named_modules() if not problem_of(module)]
+    found = tuple(name for name in usable if fnmatchcase(name, pattern))
+    if not found:
+        raise UnknownNameError(unknown("module", pattern, usable, "the list in this message"))
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,23 +83,35 @@ class Site:
         self.module = find_layer(backbone.module, path)
         self.units, self.d_in = self.weight.shape
 
+    @cached_property
+    def unrounded(self) -> Linear:
+        """The layer with its weights as they were before the network was rounded to 16 bit, on the site's device."""
+        whole = self.backbone.unrounded
+        if whole is None:
+            return self.module
+        with torch.inference_mode(False):
+            return copy.deepcopy(find_layer(whole.module, self.path)).to(self.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        return self.module.weight.device
+
     @property
     def weight(self) -> Float[Tensor, "units d_in"]:
-        """The layer's kernel as a matrix."""
-        return self.module.weight.detach().flatten(1)
+        """The layer's kernel as a matrix, as it was before any rounding to 16 bit."""
+        return self.unrounded.weight.detach().flatten(1)
 
     @property
     def bias(self) -> Float[Tensor, " units"] | None:
-        """The layer's bias, None where it has none."""
-        return None if self.module.bias is None else self.module.bias.detach()
+        """The layer's bias likewise, None where it has none."""
+        return None if self.unrounded.bias is None else self.unrounded.bias.detach()
 
     @cached_property
     def in_float64(self) -> "Site":
-        """The same place in a copy of the backbone in float64."""
-        own = self.backbone
-        with torch.inference_mode(False):  # parameters that are made in inference mode cannot change their dtype
-            module = copy.deepcopy(own.module).double()
-        return Site(replace(own, module=module, transform=lambda images: own.transform(images).double()), self.path)
+        """The same place in a copy of the backbone in float64, made of the weights as they were before any rounding."""
+        own = self.backbone.unrounded or self.backbone
+        return Site(own.copied(self.device, torch.float64), self.path)
 
     def tokens_of(self, values: Tensor) -> Float[Tensor, "images positions width"]:
         """What the layer takes or gives, as images x positions x width."""
@@ -116,7 +144,7 @@ class Site:
         self.check_runs(len(seen))
         inputs, outputs = seen[0]
         self.check_outputs(len(outputs), len(images))
-        return Reading(self.tokens_of(inputs), self.tokens_of(outputs), logits)
+        return Reading(widened(self.tokens_of(inputs)), widened(self.tokens_of(outputs)), widened(logits))
 
     def check_runs(self, n: int) -> None:
         """Refuse a layer that runs never or twice in a forward pass."""
@@ -136,9 +164,11 @@ class Site:
         self, images: Images, outputs: Float[Tensor, "images positions units"]
     ) -> Float[Tensor, "images classes"]:
         """The backbone's logits with the site's outputs replaced by these."""
-        handle = self.module.register_forward_hook(lambda _module, _args, own: self.shaped_like(outputs, own.shape))
+        handle = self.module.register_forward_hook(
+            lambda _module, _args, own: self.shaped_like(outputs, own.shape).to(own.dtype)
+        )
         try:
-            return self.backbone.module(self.backbone.transform(images))  # type: ignore[no-any-return]
+            return widened(self.backbone.module(self.backbone.transform(images)))
         finally:
             handle.remove()
 
@@ -160,7 +190,7 @@ class Site:
                 (gradients,) = torch.autograd.grad(own, leaves)
         finally:
             handle.remove()
-        return self.tokens_of(gradients)
+        return widened(self.tokens_of(gradients))
 
     @contextmanager
     def swapped(self, layer: nn.Module) -> Iterator[nn.Module]:
@@ -196,99 +226,3 @@ class ChannelsFirst(nn.Module):
         """The layer at every position."""
         outputs: Tensor = self.layer(values.movedim(1, -1))
         return outputs.movedim(-1, 1)
-
-
-def sampled_positions(
-    n_images: int, kept: Int[Tensor, " kept"], per_image: int, token_seed: int
-) -> Int[Tensor, "images per_image"]:
-    """Random positions of every image, without repetition, ascending; the same seed gives the same ones.
-
-    Drawn for all images in index order from one generator, so that they depend on nothing but the arguments. Where an
-    image has fewer positions than asked for, all are taken.
-    """
-    generator = torch.Generator().manual_seed(token_seed)
-    per_image = min(per_image, len(kept))
-    positions = torch.empty(n_images, per_image, dtype=torch.long)
-    for block in positions.split(4096):
-        order = torch.rand(len(block), len(kept), generator=generator).argsort(dim=1)
-        block.copy_(kept[order[:, :per_image].sort(dim=1).values])
-    return positions
-
-
-class Enough(BaseException):
-    """Every site has run; no exception that a network would take for a failure."""
-
-
-@dataclass(frozen=True, eq=False)
-class Taken:
-    """What one forward pass showed of a site at the positions that were asked for."""
-
-    inputs: Float[Tensor, "images taken d_in"]
-    outputs: Float[Tensor, "images taken units"]
-
-
-class Copies:
-    """Copies of what layers take and give in one forward pass; what several of them share is copied once."""
-
-    def __init__(self) -> None:
-        self.made: list[tuple[ReferenceType[Tensor], object, Tensor]] = []
-
-    def of(self, site: Site, values: Tensor, positions: Int[Tensor, "images taken"] | None) -> Tensor:
-        """The values at these positions, all where there are none: later work in place changes nothing of them."""
-        # An inference tensor counts no changes in place, so that nobody knows whether it still is what was copied.
-        version = None if values.is_inference() else values._version
-        how = (version, id(positions), isinstance(site.module, nn.Conv2d))
-        for known, known_how, copied in self.made:
-            if known() is values and known_how == how and version is not None:
-                return copied
-        tokens = site.tokens_of(values)
-        if positions is None:
-            copied = tokens.clone()
-        else:
-            copied = tokens[torch.arange(len(tokens), device=tokens.device)[:, None], positions.to(tokens.device)]
-        self.made.append((ref(values), how, copied))
-        return copied
-
-
-@torch.no_grad()
-def read_many(
-    backbone: Backbone,
-    sites: Sequence[Site],
-    images: Images,
-    positions: Sequence[Int[Tensor, "images _"]] | None = None,
-    *,
-    stop: bool = True,
-) -> list[Taken]:
-    """What goes through several sites of one backbone in one forward pass, in their order.
-
-    Args:
-        backbone: The network.
-        sites: Different places in it.
-        images: What it is shown.
-        positions: Which positions of each image to take, site by site; None takes all of them.
-        stop: Leave the forward pass as soon as the last of the sites has run. Then a site that would run once more is
-            not noticed: the first images of many are run to the end.
-
-    Raises:
-        UsageError: A layer did not run exactly once, or its first axis is not the images.
-    """
-    copies, taken, n_runs = Copies(), dict[int, Taken](), [0] * len(sites)
-
-    def keep(index: int, args: tuple[Tensor, ...], output: Tensor) -> None:
-        n_runs[index] += 1
-        if n_runs[index] == 1:
-            site, where = sites[index], None if positions is None else positions[index]
-            site.check_outputs(len(output), len(images))
-            taken[index] = Taken(copies.of(site, args[0], where), copies.of(site, output, where))
-        if stop and all(n_runs):
-            raise Enough
-
-    with ExitStack() as stack:
-        for index, site in enumerate(sites):
-            hook = site.module.register_forward_hook(lambda _module, args, out, index=index: keep(index, args, out))
-            stack.callback(hook.remove)
-        with suppress(Enough):
-            backbone.module(backbone.transform(images))
-    for site, n in zip(sites, n_runs, strict=True):
-        site.check_runs(n)
-    return [taken[index] for index in range(len(sites))]

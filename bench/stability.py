@@ -17,6 +17,7 @@ from bench.cache import digest
 from bench.cells import Cell, SiteSpec
 from bench.measuring import Measurement
 from bench.memory import forget_peak, peak_bytes
+from bench.provenance import machine
 from methods.protocol import ActivationSource, Decomposition, HasDictionary, HasStart
 from metrics.similarity import Dictionary, Stability
 
@@ -93,8 +94,10 @@ def compared(workshop: "Workshop", comparison: Comparison) -> Measurement:
         "init_seeds": ", ".join(str(cell.init_seed) for cell in cells),
         "dataset_fingerprint": workshop.dataset(comparison.site).fingerprint,
         "backbone_fingerprint": workshop.backbone(comparison.site).fingerprint,
+        "machine": machine(),
     }
-    return Measurement(values, cells[0].method.options, notes, time.perf_counter() - begin, peak_bytes())
+    seconds = time.perf_counter() - begin
+    return Measurement(values, cells[0].method.options, notes, seconds, peak_bytes(), workshop.cache.made)
 
 
 def dictionaries_of(workshop: "Workshop", cell: Cell) -> Mapping[str, Dictionary]:
@@ -103,7 +106,7 @@ def dictionaries_of(workshop: "Workshop", cell: Cell) -> Mapping[str, Dictionary
     if not isinstance(method, HasDictionary):
         return {}
     is_alive = alive(method, found, workshop.source(cell.site, cell.token_seed, cell.method.built.reads))
-    dictionaries = method.dictionaries(found, workshop.site(cell.site).weight)
+    dictionaries = method.dictionaries(found, workshop.site(cell.site).weight.cpu())
     parents = None if found.unit_of_atom is None else found.unit_of_atom.cpu()
     return {kind: Dictionary(rows.cpu() * is_alive[:, None], parents) for kind, rows in dictionaries.items()}
 

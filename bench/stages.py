@@ -4,16 +4,15 @@ Every key is made of what the stage's result follows from: the component and its
 stages before it. So a stage asks for the ones before it by itself, whatever was done or lost earlier.
 """
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from safetensors import torch as safetensors
 
-from bench import UsageError, activations, extraction, heads, measuring, stability, sweeps
+from bench import UsageError, activations, devices, extraction, heads, measuring, soundness, stability, sweeps
 from bench.backbones import Backbone, Report
 from bench.cache import Cache
 from bench.cells import Cell, SiteSpec
@@ -23,8 +22,10 @@ from bench.manifest import read_manifest
 from bench.measuring import Skipped
 from bench.provenance import provenance
 from bench.registry import Registry
+from bench.rows import Rows
 from bench.shards import Wanted
 from bench.sites import Site
+from bench.slices import sampled
 from methods import artifacts
 from methods.protocol import Decomposition, Divisible, Follower
 
@@ -32,13 +33,19 @@ WEIGHTS = "weights.safetensors"
 
 
 class Workshop:
-    """Where the stages are worked; one per process."""
+    """Where the stages are worked; one per process.
 
-    def __init__(self, registry: Registry, cache: Cache, report: Report, n_threads: int = 1) -> None:
+    Training the embedded backbone stays on the processor, whatever the device; `bench.devices` says what runs where.
+    """
+
+    def __init__(
+        self, registry: Registry, cache: Cache, report: Report, n_threads: int = 1, device: str = "cpu"
+    ) -> None:
         self.registry = registry
         self.cache = cache
         self.report = report
         self.n_threads = n_threads
+        self.device = torch.device(device)
         self.loaded: dict[str, Any] = {}
 
     def once(self, identity: Mapping[str, Any], make: Callable[[], Any]) -> Any:
@@ -49,17 +56,23 @@ class Workshop:
         return self.loaded[key]
 
     def dataset(self, spec: SiteSpec) -> Dataset:
-        """The data set, loaded, as the site's backbone sees it."""
-        geometry = getattr(spec.backbone.built, "geometry", None)
+        """The site's share of the data set, loaded and sound, as its backbone sees it."""
+        factory, geometry = spec.dataset.built, getattr(spec.backbone.built, "geometry", None)
+        identity = {"dataset": spec.dataset.identity, "share": spec.share}
+
+        def readied() -> Dataset:
+            whole: Dataset = self.once(spec.dataset.identity, factory.load)
+            some = sampled(whole, spec.share)  # before the check: a hundredth is checked a hundred times as fast
+            return soundness.sound(some, factory, self.cache, self.report, self.n_threads)
 
         def make() -> Dataset:
-            stored: Dataset = self.once(spec.dataset.identity, spec.dataset.built.load)
-            return stored.seen_by(geometry, self.n_threads)
+            ready: Dataset = self.once(identity, readied)
+            return ready.seen_by(geometry, self.n_threads)
 
-        return self.once({"seen": spec.dataset.identity, "by": str(geometry)}, make)  # type: ignore[no-any-return]
+        return self.once({**identity, "by": str(geometry)}, make)  # type: ignore[no-any-return]
 
     def backbone(self, spec: SiteSpec) -> Backbone:
-        """The backbone with its weights, trained or loaded if the cache has none."""
+        """The backbone with its weights, trained or loaded if the cache has none, on the workshop's device."""
         factory, dataset = spec.backbone.built, self.dataset(spec)
         identity: dict[str, Any] = {"backbone": spec.backbone.identity, "packages": versions()}
         if factory.trained_on_dataset:
@@ -75,22 +88,23 @@ class Workshop:
             else:
                 weights = safetensors.load_file(self.cache.get("backbones", identity, build) / WEIGHTS)
             whole: Backbone = factory.assemble(weights, dataset)
-            if not heads.needs_head(factory):
-                return whole
-            return heads.stage(self.cache, whole, dataset, self.report, versions())
+            if heads.needs_head(factory, len(dataset.classes)):
+                whole = heads.stage(self.cache, whole, dataset, self.report, versions(), self.device)
+            return whole.on(self.device, spec.precision)
 
         # The head may differ between data sets even where the weights do not.
-        return self.once({**identity, "dataset": dataset.fingerprint}, make)  # type: ignore[no-any-return]
+        ours = {**identity, "dataset": dataset.fingerprint, "precision": spec.precision}
+        return self.once(ours, make)  # type: ignore[no-any-return]
 
     def site(self, spec: SiteSpec) -> Site:
         """The site in its backbone."""
         return Site(self.backbone(spec), spec.module)
 
     def encoder(self, spec: SiteSpec) -> Backbone:
-        """The other network through which metrics may see the images."""
+        """The other network through which metrics may see the images; always in float32."""
         if spec.encoder is None:
             raise UsageError("encoder: got none; expected a backbone; name one in the suite's site")
-        return self.backbone(replace(spec, backbone=spec.encoder, encoder=None))
+        return self.backbone(replace(spec, backbone=spec.encoder, encoder=None, precision="float32"))
 
     def activations_key(self, spec: SiteSpec, token_seed: int) -> dict[str, Any]:
         """What the sampled activations follow from."""
@@ -106,7 +120,7 @@ class Workshop:
             "packages": versions(),
         }
 
-    def source(self, spec: SiteSpec, token_seed: int, reads: frozenset[str]) -> activations.TensorSource:
+    def source(self, spec: SiteSpec, token_seed: int, reads: frozenset[str]) -> activations.TensorSource[Rows]:
         """The sampled tokens of the probing split, extracted if the cache has none."""
         (folder,) = self.extracted([(spec, token_seed)])
         return activations.opened(folder, self.site(spec), self.dataset(spec).train, self.report).only(reads)
@@ -150,7 +164,7 @@ class Workshop:
         with self.cache.unfinished("decompositions", key) as keeps:
             return artifacts.load(self.cache.get("decompositions", key, self.saving(cell, find)))
 
-    def keeping(self, cell: Cell, keeps: Path | None) -> activations.TensorSource:
+    def keeping(self, cell: Cell, keeps: Path | None) -> activations.TensorSource[Rows]:
         """What the cell's method looks at, with a folder for what it puts by."""
         source = self.source(cell.site, cell.token_seed, cell.method.built.reads)
         return replace(source, keeps=keeps, n_threads=self.n_threads)
@@ -211,14 +225,14 @@ class Workshop:
             return f"needs the parts of the units, and backbone {cell.site.backbone.entry.name!r} has no known ones"
         return self.lacking(cell.leader) if cell.leader else None
 
-    def perform(self, payload: tuple[str, Any, int], came: Came) -> Any:
+    def perform(self, payload: tuple[str, Any, Any], came: Came) -> Any:
         """Do one task of a run.
 
-        It is ("backbone", site, 0), ("activations", pairs of site and token seed, 0), ("sweep", cell, 0), ("find",
-        cell, 0), ("compare", comparison, 0) or ("evaluate", cells, 0); for the last two, `came` is what came of finding
-        each.
+        It is ("backbone", site, 0), ("activations", pairs of site and token seed, 0), ("sweep", cell, 0), ("units",
+        cell, (index, shares)), ("find", cell, 0), ("compare", comparison, 0) or ("evaluate", cells, 0); for the last
+        two, `came` is what came of finding each, and for finding, of its shares.
         """
-        kind, subject, _ = payload
+        kind, subject, share = payload
         if kind == "backbone":
             self.backbone(subject)
             return None
@@ -228,7 +242,9 @@ class Workshop:
         if kind == "evaluate":
             return measuring.evaluated(self, subject, came)
         if kind == "find":
-            return measuring.found(self, subject)
+            return measuring.found(self, subject, came)
+        if kind == "units":
+            return measuring.found(self, subject, share=share)
         if kind == "compare":
             bad = next((one for one in came.values() if isinstance(one, Skipped | Failure)), None)
             return stability.compared(self, subject) if bad is None else bad
@@ -244,11 +260,13 @@ class StartWorkshop:
         plugins: Plugin files; loaded before any task arrives, since tasks hold their classes.
         cache: Root of the cache.
         n_threads: For what gives the same result on any number of threads.
+        device: "cpu", "cuda" or "cuda:N"; checked where the workshop is made (`bench.devices`).
     """
 
     plugins: tuple[Path, ...]
     cache: Path
     n_threads: int = 1
+    device: str = field(default="cpu", kw_only=True)
 
     kind_of_cache: ClassVar[type[Cache]] = Cache
 
@@ -257,15 +275,16 @@ class StartWorkshop:
         return self.workshop(report, say).perform
 
     def workshop(self, report: Report, say: Callable[[str], None]) -> Workshop:
-        """The workshop, with everything set that its results follow from."""
-        # One thread each: two threads were measured ten times slower than one on a busy machine.
-        torch.set_num_threads(1)
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it a GPU's products are not deterministic
-        torch.use_deterministic_algorithms(True)
-        made = {key: provenance()[key] for key in ("commit", "dirty", "device")}
+        """The workshop, with everything set that its results follow from.
+
+        Raises:
+            UsageError: There is no such device here.
+        """
+        devices.set_up(self.device)
+        made = {key: provenance(self.device)[key] for key in ("commit", "dirty", "device")}
         cache = self.kind_of_cache(self.cache, say, made)
         cache.sweep()
-        return Workshop(Registry(self.plugins), cache, report, self.n_threads)
+        return Workshop(Registry(self.plugins), cache, report, self.n_threads, self.device)
 
 
 def versions() -> dict[str, str]:

@@ -99,7 +99,9 @@ class Subject:
         self.timings = functools.cache(functools.partial(timings, self))
         self.layer: nn.Module | None = None
         if isinstance(method, Swappable):
-            self.layer = method.layer(decomposition, site.weight, site.bias)
+            own = site.module  # it computes as the network around it does, in its dtype
+            bias = None if own.bias is None else own.bias.detach()
+            self.layer = method.layer(decomposition, own.weight.detach().flatten(1), bias)
 
     def facts(self, n_images: int) -> Facts:
         """What metrics may know before the first batch."""
@@ -139,7 +141,9 @@ class Subject:
         """These tokens of whole images, with no more of the site than the method declares to read."""
         reads = self.method.reads
         n, positions = outputs.shape[:2]
-        images = torch.arange(n).repeat_interleave(positions) if "images" in reads else None
+        images = None
+        if "images" in reads:
+            images = torch.arange(n, device=outputs.device).repeat_interleave(positions)
         # Copies, so that a method that works in place cannot change what it is measured against.
         inputs, outputs = inputs.flatten(0, 1).clone(), outputs.flatten(0, 1).clone()
         weight = self.site.weight if "weight" in reads else None

@@ -12,11 +12,11 @@ from typing import Any
 from bench import UsageError
 from bench.asked import compares, found, parse_metrics, parse_tables
 from bench.cells import Cell, Component, SiteSpec, Suite
-from bench.lanes import one_line
-from bench.options import Problems, built, checked_keys, toml_of
+from bench.changes import Changes
+from bench.components import parse_sites, with_options
+from bench.options import Problems, checked_keys, toml_of
 from bench.panels import load_panel
-from bench.registry import Entry, Registry, suite_path, unknown
-from bench.sites import find_layer
+from bench.registry import Registry, suite_path, unknown
 from bench.sweeps import combinations
 from methods.protocol import Explicit, Follower
 
@@ -25,22 +25,21 @@ SUITE_KEYS = {
     "panel": str,
     **dict.fromkeys(("token_seeds", "init_seeds", "metrics", "tables", "sites", "methods"), list),
 }
-SITE_KEYS: dict[str, Any] = {"label": str, "module": str, "tokens_per_image": int}
-SITE_KEYS |= dict.fromkeys(("dataset", "backbone", "encoder"), (str, dict))
 METHOD_KEYS = ("name", "label", "at", "sweep")
-NEEDED = {
-    "dataset": ("version", "load"),
-    "backbone": ("version", "trained_on_dataset", "skeleton", "weights", "assemble"),
-    "method": ("version", "reads", "properties", "decompose", "encode"),
-}
+UNCHANGED = Changes()
 
 
 class SuiteError(UsageError):
     """A suite cannot be used; one line per problem."""
 
 
-def load_suite(name: str, registry: Registry) -> Suite:
+def load_suite(name: str, registry: Registry, changes: Changes = UNCHANGED) -> Suite:
     """The suite of that name or path, with the methods of plugin files added under their default options.
+
+    Args:
+        name: A shipped suite, or the path of a file.
+        registry: What its names stand for.
+        changes: What of it is otherwise than written.
 
     Raises:
         SuiteError: It cannot be read, or something in it is wrong; the message holds every problem, one a line.
@@ -48,10 +47,11 @@ def load_suite(name: str, registry: Registry) -> Suite:
     path = suite_path(name)
     problems = Problems(f"suite {path.name}")
     raw = toml_of(path, problems)
-    suite = None if problems.found else parse(path.stem, raw, registry, problems)
+    changed = {} if problems.found else changes.applied(raw, registry, problems)
+    suite = None if problems.found else parse(path.stem, changed, registry, problems)
     if problems.found or suite is None:
         raise SuiteError("\n".join(problems.found))
-    return suite
+    return replace(suite, changes=changes)
 
 
 def parse(name: str, raw: Mapping[str, Any], registry: Registry, problems: Problems) -> Suite | None:
@@ -66,8 +66,8 @@ def parse(name: str, raw: Mapping[str, Any], registry: Registry, problems: Probl
     for key in ("sites", "methods"):
         if not raw.get(key):
             problems.add(f"{key}: got none; expected at least one [[{key}]] table; add one")
-    sites = [parse_site(i, table, registry, problems) for i, table in tables(raw, "sites", problems)]
-    site_labels = [site.label for site in sites if site]
+    sites = [site for i, table in tables(raw, "sites", problems) for site in parse_sites(i, table, registry, problems)]
+    site_labels = [site.label for site in sites]
     unique(site_labels, "sites", problems)
     method_tables = list(tables(raw, "methods", problems))
     mentioned = {table.get("name") for _, table in method_tables}
@@ -78,7 +78,7 @@ def parse(name: str, raw: Mapping[str, Any], registry: Registry, problems: Probl
     unique(labels, "methods", problems)
     if problems.found:
         return None
-    whole_sites = tuple(site for site in sites if site)
+    whole_sites = tuple(sites)
     named = tuple((row.name, f"{entry.identity} version {entry.load().version}") for entry, row in metrics)
     swept = any(method.variants for row in rows if row for method in row[1].values())
     if "sweep" in asked and not swept and not problems.found:
@@ -139,70 +139,6 @@ def unique(labels: Sequence[str], key: str, problems: Problems) -> None:
     """Labels name rows, so no two may be equal."""
     for label in dict.fromkeys(label for label in labels if labels.count(label) > 1):
         problems.add(f"{key}: label {label!r} is used twice; expected distinct labels; give one another `label`")
-
-
-def parse_site(i: int, table: Mapping[str, Any], registry: Registry, problems: Problems) -> SiteSpec | None:
-    """One [[sites]] table; the module path is looked up in the architecture, before any weights exist."""
-    where = f"sites[{i}]"
-    checked_keys(table, SITE_KEYS, where, problems)
-    parts = {kind: component(table, kind, where, registry, problems) for kind in ("dataset", "backbone")}
-    module = table.get("module")
-    if not isinstance(module, str):
-        problems.add(f"{where}.module: got {module!r}; expected the module path of a linear layer; name it")
-        return None
-    tokens = table.get("tokens_per_image", 2)
-    if type(tokens) is not int or tokens < 1:
-        problems.add(f"{where}.tokens_per_image: got {tokens!r}; expected at least 1; raise it")
-    dataset, backbone = parts["dataset"], parts["backbone"]
-    if backbone:
-        try:
-            find_layer(backbone.built.skeleton(), module)
-        except UsageError as error:
-            problems.add(f"{where}: {error}")
-        except Exception as error:  # whatever a library says of an architecture that cannot be built
-            problems.add(f"{where}.backbone: {one_line(error)}; expected options that make a network; change them")
-    if not dataset or not backbone:
-        return None
-    encoder = component(table, "encoder", where, registry, problems) if "encoder" in table else None
-    return SiteSpec(str(table.get("label", dataset.entry.name)), dataset, backbone, module, tokens, encoder)
-
-
-def component(
-    table: Mapping[str, Any], kind: str, where: str, registry: Registry, problems: Problems
-) -> Component | None:
-    """A data set, a backbone or an encoder, which is a backbone: a name alone, or a table with `name` and options."""
-    given = table.get(kind)
-    options = dict(given) if isinstance(given, dict) else {"name": given}
-    name = options.pop("name", None)
-    if not isinstance(name, str):
-        problems.add(f"{where}.{kind}: got {given!r}; expected a name, or a table with a name; add it")
-        return None
-    is_a = "backbone" if kind == "encoder" else kind
-    entry = found(registry, f"{is_a}s", name, f"{where}.{kind}", problems)
-    return with_options(is_a, entry, options, f"{where}.{kind}", problems) if entry else None
-
-
-def with_options(
-    kind: str, entry: Entry, options: Mapping[str, Any], where: str, problems: Problems
-) -> Component | None:
-    """The component with these options, or None with what is wrong noted."""
-    try:
-        cls = entry.load()
-    except UsageError as error:
-        problems.add(f"{where}: {error}")
-        return None
-    for name in sorted(entry.preset.keys() & options.keys()):
-        problems.add(
-            f"{where}.{name}: {entry.name!r} stands for {entry.preset[name]!r}; expected no other; leave it out"
-        )
-    made = built(cls, {**options, **entry.preset}, where, problems)
-    if made is None:
-        return None
-    lacking = [name for name in NEEDED[kind] if not hasattr(made[0], name)]
-    if lacking:
-        problems.add(f"{where}: {entry.name!r} of {entry.owner} has no {', '.join(lacking)}; expected them; add them")
-        return None
-    return Component(entry, made[1], made[0])
 
 
 def parse_method(

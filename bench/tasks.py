@@ -1,8 +1,8 @@
-"""The tasks of a run and what they wait for: backbones, activations, sweeps, decompositions, evaluations.
+"""The tasks of a run and what they wait for: backbones, activations, sweeps, units, decompositions, evaluations.
 
-Cells are decomposed one by one. Those of one site under one pair of seeds are then evaluated together, so that the
-backbone runs once for all methods; where that fails as a whole, each is evaluated by itself. Runs that differ in the
-init seed alone are compared.
+Cells are decomposed one by one, by several workers where a method works unit by unit. Those of one site under one pair
+of seeds are then evaluated together, so that the backbone runs once for all methods; where that fails as a whole, each
+is evaluated by itself. Runs that differ in the init seed alone are compared.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,10 +13,14 @@ from bench.cells import Cell, SiteSpec
 from bench.lanes import Task
 from bench.stability import Comparison
 from bench.sweeps import sweep_id
+from methods.protocol import Divisible
 
 
-def tasks_for(cells: Sequence[Cell], comparisons: Sequence[Comparison] = ()) -> list[Task]:
-    """The tasks of these cells and comparisons, in the order in which they are begun where nothing has to wait."""
+def tasks_for(cells: Sequence[Cell], comparisons: Sequence[Comparison] = (), n_workers: int = 1) -> list[Task]:
+    """The tasks of these cells and comparisons, in the order in which they are begun where nothing has to wait.
+
+    With more than one worker, what works unit by unit is shared out among them.
+    """
     backbones: dict[str, Task] = {}
     sweeps: dict[str, Task] = {}
     finding: list[Task] = []
@@ -40,7 +44,9 @@ def tasks_for(cells: Sequence[Cell], comparisons: Sequence[Comparison] = ()) -> 
             )
             sweeps.setdefault(third.id, third)
             needs += (third.id,)
-        finding.append(Task(cell.id, cell.name, ("find", cell, 0), needs))
+        shares = shares_of(cell, needs, n_workers)
+        finding += shares
+        finding.append(Task(cell.id, cell.name, ("find", cell, 0), needs, after=tuple(one.id for one in shares)))
     finding = list({task.id: task for task in finding}.values())
     comparing = [
         Task(one.id, one.name, ("compare", one, 0), after=tuple(cell.id for cell in one.cells)) for one in comparisons
@@ -48,9 +54,26 @@ def tasks_for(cells: Sequence[Cell], comparisons: Sequence[Comparison] = ()) -> 
     return [*backbones.values(), *tokens.values(), *sweeps.values(), *finding, *comparing, *evaluations(cells)]
 
 
+def shares_of(cell: Cell, needs: tuple[str, ...], n_workers: int) -> list[Task]:
+    """The tasks that find a share each of the cell's units, side by side; none where that cannot be.
+
+    There is one for each worker, always: a share that is not begun when the others are done costs nothing, and how
+    long anything will take is not known here. Where the site has too few units, a share is empty (`bench.measuring`).
+    """
+    method = cell.method.built
+    if n_workers < 2 or cell.leader is not None or not isinstance(method, Divisible):
+        return []
+    return [
+        Task(f"units {cell.id} {index}", f"{cell.name}: share {index + 1} of {n_workers}", payload, needs)
+        for index in range(n_workers)
+        for payload in [("units", cell, (index, n_workers))]
+    ]
+
+
 def backbone_task(site: SiteSpec, what: str = "backbone") -> Task:
     """The task that trains or loads the site's backbone."""
-    key = digest({**site.backbone.identity, "dataset": site.dataset.identity})
+    slices = {} if site.share == 1 else {"share": site.share}
+    key = digest({**site.backbone.identity, "dataset": site.dataset.identity, **slices})
     return Task(f"backbone {key}", f"{site.label}: {what}", ("backbone", site, 0))
 
 

@@ -185,6 +185,10 @@ class Autoencoder(LinearCoding, ABC):
         """Roughly what one configuration holds while it trains: parameters, gradients, moments, and dense codes."""
         return 16 * sum(tensor.numel() for tensor in parameters.values()) + 24 * self.batch_size * n_atoms
 
+    def flops(self, n_tokens: int, d_in: int, units: int) -> float:
+        """Multiplications and additions of a training: encoder and decoder, dense, forward and twice that backward."""
+        return 12.0 * n_tokens * self.epochs * units * round(self.expansion_factor * units)
+
     def n_atoms(self, activations: ActivationSource, units: int) -> int:
         """How many atoms are learned at a site of this width.
 

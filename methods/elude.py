@@ -22,17 +22,15 @@ from numpy import ndarray
 from torch import Tensor
 
 from methods import groups
-from methods.clustering import Backend, Clusters, Selection, SpanningTree, cluster, condense, spanning_tree
+from methods.clustering import Backend, Clusters, Selection, SpanningTree, cluster, condense, memory, spanning_tree
 from methods.clustering.dense import Scratch, one_blas_thread
 from methods.clustering.libraries import reduced
-from methods.contributions import EPSILON, Arithmetic, OnDevice, OnProcessor
-from methods.instances import top_instances
+from methods.contributions import EPSILON, Arithmetic, OnDevice, OnProcessor, gathered_bytes, on_device
+from methods.instances import READ_BYTES, UNITS_PER_READ, chosen_bytes, each_unit, top_instances
 from methods.partition import WeightPartition, partition_decomposition
-from methods.protocol import Activations, ActivationSource, Decomposition
+from methods.protocol import ActivationSource, Decomposition
 from methods.seals import seal
 
-UNITS_PER_READ = 64
-"""Units whose activations are read together: they lie side by side, so one at a time would read the file as often."""
 SMALL_INSTANCES = 4096
 """Up to this many instances, threads work on a unit each; beyond, all work on one, in the memory of one."""
 
@@ -68,6 +66,7 @@ class ELUDe(WeightPartition):
     group_rule: groups.GroupRule = "exactly_one"
 
     version: ClassVar[int] = 2
+    scales: ClassVar[Mapping[str, int]] = {"top_k": 1, "min_cluster_size": 2, "min_samples": 1}
 
     def __post_init__(self) -> None:
         if self.top_k <= 0:
@@ -128,8 +127,7 @@ class ELUDe(WeightPartition):
         after the other, while the tree of the one before is cut into its parts on a thread beside.
         """
         k = self.instances(activations.n_tokens)
-        tokens = activations.read(slice(None))
-        arithmetic = self.arithmetic_for(tokens, k)
+        arithmetic = self.arithmetic_for(activations, k)
         # UMAP's and cuML's own parallel loops may not be entered by two threads at a time.
         is_shared_out = self.is_ours and k <= SMALL_INSTANCES and not isinstance(arithmetic, OnDevice)
         n_together = activations.n_threads if is_shared_out else 1
@@ -146,9 +144,9 @@ class ELUDe(WeightPartition):
 
         with one_blas_thread(), ThreadPoolExecutor(n_together) as pool:
             running: deque[tuple[int, Future[dict[str, Tensor]]]] = deque()
-            for unit, values in each_unit(tokens, units):
+            for unit, values in each_unit(activations, units):
                 if isinstance(arithmetic, OnDevice):
-                    there = values.to(arithmetic.inputs.device)
+                    there = values.to(arithmetic.weight.device)
                     work = partial(self.parts_of, arithmetic, self.found_in(arithmetic, unit, there, k, Scratch()))
                 else:
                     work = partial(whole, unit, values)
@@ -164,12 +162,14 @@ class ELUDe(WeightPartition):
         """Whether no library has a hand in the clustering."""
         return self.backend == "exact" and not self.umap_dimensions
 
-    def arithmetic_for(self, tokens: Activations, k: int) -> Arithmetic:
+    def arithmetic_for(self, activations: ActivationSource, k: int) -> Arithmetic:
         """Where the units are worked: on a GPU where there is one, the instances are many, and ours clusters them."""
-        inputs, weight = tokens.needed_inputs(), tokens.needed_weight()
+        inputs, weight = activations.inputs_at, activations.read(slice(0, 1)).needed_weight()
         if self.is_ours and k > SMALL_INSTANCES and torch.cuda.is_available():
-            return OnDevice(inputs.to("cuda", torch.float32), weight.to("cuda", torch.float32))
-        return OnProcessor(inputs.numpy(), weight.numpy())
+            device, d_in = torch.device("cuda"), weight.shape[1]
+            room = torch.cuda.mem_get_info(device)[0] - memory.device_bytes(k, d_in, self.core_neighbour(k))
+            return on_device(inputs, activations.n_tokens, weight, device, room)
+        return OnProcessor(inputs, weight.numpy())
 
     def found_in(
         self, arithmetic: Arithmetic, unit: int, values: Float[Tensor, " tokens"], k: int, scratch: Scratch
@@ -199,6 +199,43 @@ class ELUDe(WeightPartition):
             "noise_share": torch.tensor([(found.labels < 0).mean()], dtype=torch.float64),
             "lowest": torch.tensor([instances.lowest], dtype=torch.float64),
         }
+
+    def core_neighbour(self, k: int) -> int:
+        """Which neighbour's distance is the core distance among so many instances."""
+        return max(1, min(self.min_samples or self.min_cluster_size, k - 1))
+
+    def flops(self, n_tokens: int, d_in: int, units: int) -> float:
+        """Multiplications and additions of the distances between the instances of every unit, each pair once."""
+        return float(units) * self.instances(n_tokens) ** 2 * d_in
+
+    def memory_bytes(self, n_tokens: int, d_in: int, units: int, n_threads: int = 1) -> int | None:
+        """What a decomposition on a processor holds at most, beyond the program, its libraries and pages of files.
+
+        It is for inputs of float32 or less, every unit with as many clusters as fit, and products in float32
+        (`methods.clustering.memory` says what others take). A GPU takes the points and the clustering off it.
+
+        Args:
+            n_tokens: Tokens that are looked at.
+            d_in: Inputs of the site.
+            units: Units of the site.
+            n_threads: How many threads there are.
+
+        Returns:
+            Bytes; None where a library clusters, of which nobody knows what it holds.
+        """
+        if not self.is_ours:
+            return None
+        k, units_read = self.instances(n_tokens), min(units, UNITS_PER_READ)
+        n_together = n_threads if k <= SMALL_INSTANCES else 1
+        n_clusters = max(1, k // self.min_cluster_size)
+        working = memory.working_bytes(k, d_in, self.core_neighbour(k), n_threads // n_together)
+        split = groups.OWNERS_BYTES * n_clusters * d_in
+        if self.objective == "accuracy":
+            split += 12 * k * d_in + 8 * k * n_clusters
+        points = 4 * k * d_in + max(gathered_bytes(k, d_in), working, split)
+        unit = memory.kept_bytes(k) + max(chosen_bytes(n_tokens), 4 * n_tokens + points)
+        block = min(max(READ_BYTES, 4 * n_tokens), 4 * n_tokens * units_read)
+        return block + n_together * unit + 4 * n_tokens + 2 * n_clusters * d_in * units
 
     def instances(self, n_tokens: int) -> int:
         """How many instances of a unit are looked at: `top_k` as a count, never more than there are."""
@@ -242,37 +279,6 @@ class Instances:
     lowest: float
     points: ndarray | Tensor
     found: SpanningTree | Clusters
-
-
-def each_unit(tokens: Activations, units: list[int]) -> Iterator[tuple[int, Float[Tensor, " tokens"]]]:
-    """The activations of each unit over all tokens, read a block of units at a time.
-
-    Raises:
-        ValueError: One is not finite.
-    """
-    for block in blocks_of(units):
-        values = tokens.outputs[:, block[0] : block[-1] + 1].T.contiguous()
-        for unit in block:
-            own = values[unit - block[0]]
-            if not torch.isfinite(own).all():
-                token = int(torch.nonzero(~torch.isfinite(own))[0])
-                raise ValueError(
-                    f"outputs: got {float(own[token])} for unit {unit} on token {token}; expected finite activations; "
-                    "check the site"
-                )
-            yield unit, own
-
-
-def blocks_of(units: list[int]) -> Iterator[list[int]]:
-    """Units that follow each other, as many as are read together."""
-    block: list[int] = []
-    for unit in units:
-        if block and (unit != block[-1] + 1 or len(block) == UNITS_PER_READ):
-            yield block
-            block = []
-        block.append(unit)
-    if block:
-        yield block
 
 
 def sizes_of(found: Clusters) -> Int[Tensor, " atoms"]:

@@ -19,6 +19,8 @@ OBJECTIVES: tuple[str, ...] = get_args(Objective)
 
 RHOS: tuple[float, ...] = tuple(round(0.05 * step, 2) for step in range(1, 21))
 """The margins that the paper searches: 0.05, 0.10, ..., 1.00."""
+OWNERS_BYTES = 9 * len(RHOS) + 14 * 8
+"""What `best_rho` and what it is given hold for one dimension of one subunit: every margin, and some float64."""
 
 
 @dataclass(frozen=True, eq=False)

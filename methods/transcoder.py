@@ -34,6 +34,11 @@ class Transcoder(Autoencoder):
     reads: ClassVar[frozenset[str]] = frozenset({"inputs", "outputs"})
     penalty_option: ClassVar[str | None] = "l1_weight"
 
+    def flops(self, n_tokens: int, d_in: int, units: int) -> float:
+        """As of an autoencoder, with an encoder of the site's inputs."""
+        n_atoms = round(self.expansion_factor * (d_in if self.expansion_base == "d_in" else units))
+        return 6.0 * n_tokens * self.epochs * (d_in + units) * n_atoms
+
     def n_atoms(self, activations: ActivationSource, units: int) -> int:
         """The expansion factor times its base."""
         width = units if self.expansion_base == "d_out" else activations.read(slice(0, 1)).needed_inputs().shape[1]

@@ -38,7 +38,9 @@ class Repeatability:
             return
         self._alike = Value.null("the method gives no dictionary to compare two runs by; add one")
         if again.dictionary is not None and again.dictionary_again is not None:
-            one = Dictionary(again.dictionary, facts.unit_of_atom)
+            parents = facts.unit_of_atom
+            parents = None if parents is None else parents.to(again.dictionary.device)
+            one = Dictionary(again.dictionary, parents)
             self._alike = similarity(one, Dictionary(again.dictionary_again, again.unit_of_atom_again))
         self._steps = again.gradient_steps
         self._needs_labels = again.needs_labels

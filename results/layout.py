@@ -54,6 +54,7 @@ class Figure:
         less: Key of the paper's row that is taken off; None takes nothing off.
         over: Key of the paper's row that it is divided by; None leaves it.
         csv_only: Whether it stands in the CSV alone, where the table is wide.
+        spread: Name of the column with its standard deviation, shown behind it; none if empty.
     """
 
     column: str
@@ -61,6 +62,7 @@ class Figure:
     less: str | None = None
     over: str | None = None
     csv_only: bool = False
+    spread: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ class Published:
         figures: What it prints, by the heading of the column that it stands beside.
         where: Which rows of the file, by column and entry; one set for each figure that stands in a cell.
         keys: The row of each label; a label that is not there is looked up as it is.
+        sites: Which rows of the file belong to each site, by its label, where that makes a difference; a site that is
+            not there has no figures.
     """
 
     file: str
@@ -82,6 +86,7 @@ class Published:
     figures: Mapping[str, Figure]
     where: tuple[Mapping[str, str], ...] = ({},)
     keys: Mapping[str, str] = field(default_factory=dict)
+    sites: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,7 @@ class Site:
         backbone: Name of the backbone.
         module: Module path of the site in the backbone.
         machine: What its rows were measured on, in tables that keep machines apart; empty in the others.
+        warnings: What a reader of its numbers has to be told first.
     """
 
     label: str
@@ -122,6 +128,7 @@ class Site:
     backbone: str
     module: str
     machine: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

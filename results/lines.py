@@ -22,12 +22,14 @@ def to_csv(lines: Iterable[Line], summaries: Summaries, layout: Layout, own: Seq
     """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    place = ["site", "dataset", "backbone", "module", "label", "is_reference"]
+    warned = any(site.warnings for site in layout.sites)
+    place = ["site", "dataset", "backbone", "module", "label", "is_reference", *(["warnings"] if warned else [])]
     numbers = ["mean", "std", "n_seeds", "n_seeds_expected", "low", "high", "n", "n_excluded", "reason"]
     writer.writerow([*place, *own, "metric", "less", "unit", "seeds", *numbers])
     for site, label, texts, column in lines:
         summary = summaries[site.label, label, column]
         where = [site.label, site.dataset, site.backbone, site.module, label, label in layout.references]
+        where += ["; ".join(site.warnings)] if warned else []
         counts = [summary.n_seeds, summary.n_expected]
         tail = [summary.n, summary.n_excluded, summary.reason]
         spread = [exact(summary.mean), exact(summary.std), *counts, exact(summary.low), exact(summary.high)]

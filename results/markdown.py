@@ -43,7 +43,7 @@ def to_markdown(spec: TableSpec, summaries: Summaries, layout: Layout) -> str:
             mark = "*" if is_reference else ranks[site.label, column].get(label, "")
             text = DASH if summary.mean is None else set_off(shown(column, summary), mark)
             line.append(text + footnote(summary, footnotes))
-            line += [published.shown(spec.published, column, label) for _ in _paper_heading(spec, column)]  # type: ignore[arg-type]
+            line += [published.shown(spec.published, column, site.label, label) for _ in _paper_heading(spec, column)]  # type: ignore[arg-type]
         lines.append(line)
     says = [f"- paper: {spec.published.says}"] if spec.published else []
     caption = _caption(spec.title, columns, layout)
@@ -65,6 +65,19 @@ def below(layout: Layout, footnotes: Mapping[str, str]) -> list[str]:
         if site.label in present
     ]
     return sites + [f"- ({letter}) {escape(text)}" for text, letter in footnotes.items()]
+
+
+def warned(layout: Layout) -> list[str]:
+    """What has to be read before the numbers, in a paragraph of its own; nothing where there is nothing."""
+    present = {site.label for site, _ in layout.rows()}
+    said: dict[str, list[str]] = {}
+    for site in layout.sites:
+        if site.warnings and site.label in present:
+            said.setdefault("; ".join(site.warnings), []).append(site.label)
+    if not said:
+        return []
+    text = ". ".join(f"{escape(', '.join(sites))}: {escape(what)}" for what, sites in said.items())
+    return [f"**Warning: these are no results. {text}.**", ""]
 
 
 def _on(site: Site) -> str:

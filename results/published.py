@@ -22,7 +22,7 @@ def rows_of(file: str) -> tuple[dict[str, str], ...]:
         return tuple(csv.DictReader(lines))
 
 
-def figures(published: Published, column: Column, label: str) -> tuple[float | None, ...]:
+def figures(published: Published, column: Column, site: str, label: str) -> tuple[float | None, ...]:
     """What the paper prints for that column and row, one entry for each set of rows it is looked for in.
 
     None where it prints nothing; no entries where the column has no figure.
@@ -30,33 +30,50 @@ def figures(published: Published, column: Column, label: str) -> tuple[float | N
     figure = published.figures.get(column.heading)
     if figure is None:
         return ()
-    return tuple(_figure(published, figure, label, dict(where)) for where in published.where)
+    return tuple(_figure(published, figure, label, where) for where in places(published, site))
 
 
-def shown(published: Published, column: Column, label: str) -> str:
+def places(published: Published, site: str) -> list[dict[str, str] | None]:
+    """Which rows of the file a site's figures are looked for in; None where the paper has none for that site."""
+    if not published.sites:
+        return [dict(where) for where in published.where]
+    own = published.sites.get(site)
+    return [None if own is None else {**where, **own} for where in published.where]
+
+
+def shown(published: Published, column: Column, site: str, label: str) -> str:
     """The figures as they stand in the table; empty where the paper has none for that row."""
-    found = figures(published, column, label)
+    found = figures(published, column, site, label)
     if all(one is None for one in found):
         return ""
-    return " / ".join(ABSENT if one is None else f"{one:.{column.decimals}f}" for one in found)
+    figure = published.figures[column.heading]
+    texts = []
+    for one, where in zip(found, places(published, site), strict=True):
+        spread = _printed(published, figure.spread, label, where) if figure.spread else None
+        behind = "" if spread is None else f" ± {figure.scale * spread:.{column.decimals}f}"
+        texts.append(ABSENT if one is None else f"{one:.{column.decimals}f}{behind}")
+    return " / ".join(texts)
 
 
-def _figure(published: Published, figure: Figure, label: str, where: dict[str, str]) -> float | None:
-    """One figure, in the unit of the column."""
-
-    def printed(key: str) -> float | None:
-        for row in rows_of(published.file):
-            if {published.key: key, **where}.items() <= row.items():
-                return float(row[figure.column]) if row[figure.column] else None
+def _printed(published: Published, column: str, label: str, where: dict[str, str] | None) -> float | None:
+    """What stands in a column of the row of that label; None where there is nothing, or no such row."""
+    if where is None:
         return None
+    for row in rows_of(published.file):
+        if {published.key: published.keys.get(label, label), **where}.items() <= row.items():
+            return float(row[column]) if row[column] else None
+    return None
 
-    value = printed(published.keys.get(label, label))
+
+def _figure(published: Published, figure: Figure, label: str, where: dict[str, str] | None) -> float | None:
+    """One figure, in the unit of the column."""
+    value = _printed(published, figure.column, label, where)
     if value is None:
         return None
     if figure.less is not None:
-        taken_off = printed(figure.less)
+        taken_off = _printed(published, figure.column, figure.less, where)
         return None if taken_off is None else figure.scale * (value - taken_off)
     if figure.over is not None:
-        divisor = printed(figure.over)
+        divisor = _printed(published, figure.column, figure.over, where)
         return None if divisor is None else figure.scale * value / divisor
     return figure.scale * value

@@ -13,7 +13,8 @@ from results.claims import PROPERTIES, ClaimsSpec, claimed, claims_to_csv, claim
 from results.layout import Column, Layout, Site, TableSpec
 from results.lines import Line, exact, to_csv
 from results.machines import apart
-from results.markdown import to_markdown
+from results.markdown import to_markdown, warned
+from results.paper import PAPER_TABLES
 from results.records import Record
 from results.specs import (
     ABLATIONS,
@@ -35,7 +36,8 @@ FORMATS = ("md", "csv")
 AnySpec = TableSpec | ClaimsSpec | SweepSpec
 
 _ALL: tuple[AnySpec, ...] = (
-    LEADERBOARD, VERDICTS, PROXY_VERDICTS, PROPERTIES, STRUCTURE, EFFICIENCY, ABLATIONS, GROUND_TRUTH, PROBES, SWEEPS
+    LEADERBOARD, VERDICTS, PROXY_VERDICTS, PROPERTIES, STRUCTURE, EFFICIENCY, ABLATIONS, GROUND_TRUTH, PROBES, SWEEPS,
+    *PAPER_TABLES,
 )  # fmt: skip
 TABLES: dict[str, AnySpec] = {spec.name: spec for spec in _ALL}
 
@@ -65,7 +67,12 @@ def render(spec: AnySpec, records: Iterable[Record], *, layout: Layout, format: 
     """
     if format not in FORMATS:
         raise ValueError(f"format: got {format!r}; expected {_one_of(format, FORMATS)}")
-    rows = list(records)
+    text = _rendered(spec, list(records), layout, format)
+    return "\n".join([*warned(layout), text]) if format == "md" else text
+
+
+def _rendered(spec: AnySpec, rows: list[Record], layout: Layout, format: str) -> str:
+    """The table in a format that there is, without its warnings."""
     if isinstance(spec, SweepSpec):
         return render_sweeps(spec, rows, layout, format)
     if isinstance(spec, ClaimsSpec):
@@ -104,14 +111,19 @@ def _to_csv(spec: TableSpec, summaries: Summaries, layout: Layout) -> str:
     papers = [] if source is None else ["_".join(["paper", *where.values()]) for where in source.where]
 
     def texts(site: Site, label: str, column: Column) -> list[str]:
-        found = published.figures(source, column, label) if source else ()
+        found = published.figures(source, column, site.label, label) if source else ()
         numbers = [exact(one) for one in found] or [""] * len(papers)
         return [*([site.machine] if spec.by_machine else []), *numbers]
 
     lines: list[Line] = [
         (site, label, texts(site, label, column), column) for site, label in layout.rows() for column in spec.columns
     ]
-    return to_csv(lines, summaries, layout, own=[*(["machine"] if spec.by_machine else []), *papers])
+    return to_csv(
+        lines,
+        summaries,
+        layout,
+        own=[*(["machine"] if spec.by_machine else []), *papers],
+    )
 
 
 def embed(text: str, name: str, table: str) -> str:

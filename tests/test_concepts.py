@@ -18,6 +18,7 @@ from bench.datasets import Dataset, Shapes, labels_of
 from bench.extraction import extract
 from bench.planted import planted
 from bench.planted_network import PlantedNetwork
+from bench.rows import Rows
 from bench.shards import FILLED, Wanted
 from bench.sites import Site
 from methods.controls import PlantedTruth, RandomPartition
@@ -185,7 +186,7 @@ def test_the_network_names_the_theme_of_images_that_its_head_has_not_seen(site: 
 
 
 @pytest.fixture(scope="module")
-def source(site: Site, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> TensorSource:
+def source(site: Site, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> TensorSource[Rows]:
     folder = tmp_path_factory.mktemp("activations")
     extract([Wanted(site, 42, 2)], [folder], dataset.train, quietly)
     return opened(folder / FILLED, site, dataset.train, quietly)
@@ -201,7 +202,7 @@ def evaluated(site: Site, dataset: Dataset, codes: Tensor, **facts: Any) -> dict
 
 
 def test_the_planted_truth_is_perfect_and_as_many_random_parts_are_not(
-    site: Site, dataset: Dataset, source: TensorSource
+    site: Site, dataset: Dataset, source: TensorSource[Rows]
 ) -> None:
     reading = site.read(dataset.test.images(slice(None)))
     tokens = Activations(reading.inputs.flatten(0, 1), reading.outputs.flatten(0, 1), site.weight, site.bias)
@@ -223,7 +224,7 @@ def test_the_planted_truth_is_perfect_and_as_many_random_parts_are_not(
     assert random["exemplar_purity"] < 85
 
 
-def test_the_planted_truth_needs_a_truth_that_is_a_partition_of_the_kernel(source: TensorSource) -> None:
+def test_the_planted_truth_needs_a_truth_that_is_a_partition_of_the_kernel(source: TensorSource[Rows]) -> None:
     assert source.only(frozenset({"inputs"})).truth is None
     with pytest.raises(LookupError, match="truth: got none; expected the parts of the units; choose a planted network"):
         PlantedTruth().decompose(source.only(RandomPartition.reads), seed=0)

@@ -19,9 +19,9 @@ from methods import groups
 from methods.clustering import SpanningTree, cluster, condense
 from methods.clustering.dense import Scratch
 from methods.clustering.trees import numbered_by_smallest_member
-from methods.contributions import Arithmetic, OnDevice, OnProcessor
-from methods.elude import ELUDe, Instances, blocks_of
-from methods.instances import top_instances
+from methods.contributions import Arithmetic, OnDevice, OnProcessor, Resident
+from methods.elude import ELUDe, Instances
+from methods.instances import blocks_of, top_instances
 from methods.parts import equal_parts, n_owners
 from methods.protocol import Activations, Decomposition
 
@@ -127,19 +127,25 @@ def test_top_instances_are_in_a_total_order(values: list[float], data: st.DataOb
     assert top_instances(torch.tensor(values), k).tolist() == expected
 
 
+def by_token(inputs: np.ndarray) -> Resident:
+    return Resident(torch.from_numpy(inputs))
+
+
 @pytest.mark.parametrize("width", [2, 70])
 def test_equal_activations_are_ordered_by_what_enters_and_not_by_token(width: int) -> None:
     rng = np.random.default_rng(0)
     values = torch.from_numpy(rng.integers(6, size=300).astype(np.float32))
     inputs = rng.integers(3, size=(300, width)).astype(np.float32)
     inputs[:, :-2] = 1  # told apart by the last two only, and many not at all
-    expected = inputs[top_instances(values, 70, inputs)]
+    expected = inputs[top_instances(values, 70, by_token(inputs))]
     for seed in range(3):
         order = np.random.default_rng(seed).permutation(300)
-        rows = top_instances(values[order], 70, inputs[order])
+        rows = top_instances(values[order], 70, by_token(inputs[order]))
         assert torch.equal(values[order][rows], torch.sort(values, descending=True).values[:70])
         assert np.array_equal(inputs[order][rows], expected)
-        assert torch.equal(top_instances(values[order], 70, torch.from_numpy(inputs[order])), rows)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("methods.instances.KEY_BYTES", 4)  # one input at a time
+            assert torch.equal(top_instances(values[order], 70, by_token(inputs[order])), rows)
 
 
 def blobs(n: int, centres: int, seed: int = 0) -> np.ndarray:
@@ -161,12 +167,13 @@ def test_few_points_are_noise() -> None:
 
 
 def arithmetics(inputs: np.ndarray, weight: np.ndarray) -> list[Arithmetic]:
-    return [OnProcessor(inputs, weight), OnDevice(torch.from_numpy(inputs), torch.from_numpy(weight))]
+    return [OnProcessor(by_token(inputs), weight), OnDevice(by_token(inputs), torch.from_numpy(weight))]
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["processor", "device"])
 def test_representatives_weigh_by_probability_and_leave_noise_out(which: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("methods.contributions.CHUNK_ROWS", 77)
+    for name in ("CHUNK_BYTES", "DEVICE_CHUNK_BYTES"):
+        monkeypatch.setattr(f"methods.contributions.{name}", 77 * 12 * 4)
     points = blobs(300, 4)
     found = cluster(points, 8)
     arithmetic = arithmetics(points, np.full((1, 12), 2.0, np.float32))[which]
@@ -208,7 +215,7 @@ def test_a_subunit_answers_to_its_own_cluster() -> None:
     inputs[which == 0, :10] += 1 + 0.2 * rng.random((int((which == 0).sum()), 10), dtype=np.float32)
     inputs[which == 1, 10:] += 1 + 0.2 * rng.random((int((which == 1).sum()), 10), dtype=np.float32)
     method = ELUDe(top_k=300.0, min_cluster_size=20)
-    arithmetic = OnProcessor(inputs, np.ones((1, 20), np.float32))
+    arithmetic = OnProcessor(by_token(inputs), np.ones((1, 20), np.float32))
     values = torch.arange(400.0).flip(0)
     instances = method.found_in(arithmetic, 0, values, 400, Scratch())
     assert isinstance(instances.found, SpanningTree)
@@ -322,9 +329,10 @@ def test_machines_can_share_the_units(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_units_are_read_in_blocks_without_gaps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("methods.elude.UNITS_PER_READ", 3)
-    assert list(blocks_of([0, 1, 2, 3, 7, 8, 767])) == [[0, 1, 2], [3], [7, 8], [767]]
-    assert list(blocks_of([])) == []
+    monkeypatch.setattr("methods.instances.UNITS_PER_READ", 3)
+    assert list(blocks_of([0, 1, 2, 3, 7, 8, 767], 64)) == [[0, 1, 2], [3], [7, 8], [767]]
+    assert list(blocks_of([0, 1, 2, 7], 2)) == [[0, 1], [2], [7]]
+    assert list(blocks_of([], 64)) == []
 
 
 def test_libraries_are_entered_by_one_thread_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -368,7 +376,7 @@ def test_a_device_finds_what_a_processor_finds(
     method = ELUDe(top_k=0.2, min_cluster_size=5, objective=objective)
     plain = method.decompose(planted(), seed=0)
     tokens = planted().read(slice(None))
-    device = OnDevice(tokens.needed_inputs(), tokens.needed_weight())
+    device = OnDevice(Resident(tokens.needed_inputs()), tokens.needed_weight())
     monkeypatch.setattr(ELUDe, "arithmetic_for", lambda self, tokens, k: device)
     assert_same(plain, method.decompose(replace(planted(), keeps=tmp_path), seed=0))
     assert len(list(tmp_path.iterdir())) == 12

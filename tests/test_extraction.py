@@ -27,9 +27,10 @@ from bench.datasets import InMemory, Split
 from bench.evaluation import stream
 from bench.extraction import extract, images_at_once, stage
 from bench.geometry import BATCHES_AHEAD, Geometry, Seen, ahead
+from bench.passes import read_many, sampled_positions
 from bench.replay import Replay
 from bench.shards import FILLED, Growing, Wanted, stored_bytes
-from bench.sites import Site, read_many, sampled_positions
+from bench.sites import Site
 
 N_IMAGES, BATCH, PER_IMAGE = 22, 4, 2
 PLACES = ("blocks.0.attn.qkv", "blocks.0.mlp.fc1", "blocks.1.mlp.fc2")

@@ -60,8 +60,8 @@ def accuracy(backbone: Backbone, dataset: Dataset) -> float:
 
 
 def test_which_factories_need_a_head() -> None:
-    assert needs_head(EmbeddedFeatures())
-    assert not needs_head(EmbeddedViT())
+    assert needs_head(EmbeddedFeatures(), 8)
+    assert not needs_head(EmbeddedViT(), 8)
     assert isinstance(EmbeddedFeatures(), BackboneFactory)
     paths = [set(dict(factory.skeleton().named_modules())) for factory in (EmbeddedViT(), EmbeddedFeatures())]
     assert paths[0] == paths[1]

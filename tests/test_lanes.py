@@ -11,7 +11,8 @@ import pytest
 
 from bench.backbones import Report
 from bench.cache import StorageError
-from bench.lanes import Came, Failure, Lane, Task, run_tasks
+from bench.lanes import Came, Failure, Task
+from bench.processes import Lane, run_tasks
 
 
 def start(report: Report, say: Callable[[str], None]) -> Callable[[Any, Came], Any]:
@@ -91,8 +92,9 @@ def test_a_process_that_dies_is_the_failure_of_its_task_alone() -> None:
     notes = Notes()
     run_tasks([task("a", "die"), task("b", "ok"), task("c", "die"), task("d", "ok")], 1, start, notes)
     assert isinstance(notes.outcomes["a"], Failure)
-    assert "the worker process died (SIGKILL)" in notes.outcomes["a"].reason
-    assert "the worker process died (SIGKILL)" in notes.outcomes["c"].reason
+    assert "the worker process died (SIGKILL), 2 times under this task" in notes.outcomes["a"].reason
+    assert "the worker process died (SIGKILL), 2 times under this task" in notes.outcomes["c"].reason
+    assert notes.lines == [f"task {key}: the worker process died (SIGKILL); it is done again" for key in "ac"]
     assert (notes.outcomes["b"], notes.outcomes["d"]) == ("ok", "ok")
 
 
@@ -154,9 +156,7 @@ def test_a_process_that_died_while_idle_is_noticed() -> None:
     lane.process.kill()
     lane.process.join()
     lane.give(task("a", "ok"), {})
-    kind, outcome = lane.receive()
-    assert kind == "done"
-    assert "the worker process died (SIGKILL)" in outcome.reason
+    assert lane.receive() == ("died", "SIGKILL")
     lane.give(task("b", "ok"), {})
     assert lane.receive() == ("done", "ok")
     lane.close()

@@ -17,9 +17,10 @@ from bench.backbones import Backbone, prefix_of
 from bench.batches import Batch, SiteBatch
 from bench.datasets import InMemory
 from bench.extraction import extract
+from bench.passes import sampled_positions
 from bench.replay import Replay
 from bench.shards import FILLED, Wanted
-from bench.sites import Site, find_layer, sampled_positions
+from bench.sites import Site, find_layer
 from bench.subject import Subject
 from methods.controls import Backbone as NeuronBasis
 from methods.controls import RandomPartition

@@ -45,7 +45,12 @@ def test_shipped_suites_load(name: str) -> None:
     unshipped = {"checkpoint"} | ({"planted_truth"} if name != "planted" else set())  # of a folder, a planted site
     asked = {cell.method.entry.name for cell in suite.cells}
     learned = {name for name in Registry().tables["methods"] if name.endswith("_sae")} | {"transcoder"}
-    only = {"sweep": learned, "ablations": {"elude", "random_partition"}}
+    only = {"sweep": learned, "ablations": {"elude", "random_partition"}, "paper-table7": {"elude", "random_partition"}}
+    only |= {f"paper-table{n}": {*learned, "backbone", "elude"} for n in (2, 3, 5)} | {
+        "paper-table4": {*learned, "elude"}
+    }
+    strongest = {f"{name}_sae" for name in ("batchtopk", "matryoshka", "archetypal", "matching_pursuit")}
+    only |= {"paper-table6": {*strongest, "backbone", "elude"}}
     assert asked == only.get(name, set(Registry().tables["methods"]) - unshipped)
 
 

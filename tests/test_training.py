@@ -324,15 +324,16 @@ def test_a_large_source_gives_every_token_once(n: int, size: int, monkeypatch: p
 TRAINS_ON_A_FILE = """
 import re, sys
 from pathlib import Path
-import numpy as np, torch
+import torch
 from bench.activations import TensorSource
 from bench.planted import planted
+from bench.rows import Rows
 from methods.sae import TopKSAE
 
 torch.set_num_threads(1)
 TopKSAE(k=4, epochs=1).decompose(planted(frozenset({"outputs"})), seed=0)  # what is imported and cached at first use
-array = np.load(sys.argv[1], mmap_mode="c")
-source = TensorSource(None, torch.from_numpy(array), maps=(array._mmap,))
+array = Rows.of([Path(sys.argv[1])])
+source = TensorSource(None, array)
 Path("/proc/self/clear_refs").write_text("5")
 peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
 before = peak()

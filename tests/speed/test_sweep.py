@@ -19,6 +19,7 @@ from torch import Tensor
 
 from bench.activations import TensorSource
 from bench.memory import forget_peak, peak_bytes
+from bench.rows import Rows
 from methods.protocol import Decomposition
 from methods.sae import TopKSAE, overcomplete_sae
 from methods.training import centre_and_scale
@@ -115,8 +116,8 @@ def test_sweep(benchmark: BenchmarkFixture, width: int, k: int, steps: int, epoc
 
 def train_from_disk(path: Path) -> dict[str, float]:
     """Train over all tokens of a memory-mapped file; most memory that the process held meanwhile, and before."""
-    outputs = np.load(path, mmap_mode="c")
-    source = TensorSource(None, torch.from_numpy(outputs), maps=(outputs._mmap,))
+    outputs = Rows.of([path])
+    source = TensorSource(None, outputs)
     method = TopKSAE(expansion_factor=1.0, k=8, epochs=1, batch_size=4096)
     method.decompose(TensorSource(None, torch.randn(4096, outputs.shape[1])), seed=0)
     forget_peak()
