@@ -20,12 +20,12 @@ from bench.cache import digest
 from bench.cells import Cell, SiteSpec, Suite
 from bench.panels import load_panel
 from bench.registry import Registry
+from bench.shards import stored_bytes
 from bench.sites import find_layer
 from judges.costs import n_presentations
 
 IMAGENET = (1_281_167, 50_000)
 """Images of ImageNet-1k's two splits: what a data set that is not there is taken for."""
-BYTES = {"float32": 4, "float16": 2}
 PRODUCT_SIDE = 2048
 PATIENCE_SECONDS = 0.5
 
@@ -127,7 +127,7 @@ def needs_of(suite: Suite, cells: Sequence[Cell], registry: Registry, device: st
         calls = sum(n_presentations(n, **options) for n in n_methods if n > 1)
     return Needs(
         missing=tuple(missing_in(suite)),
-        disk_bytes=sum(stored_bytes(cells, sizes)),
+        disk_bytes=sum(kept_bytes(cells, sizes)),
         memory_bytes=max(memory, default=0),
         judges=tuple(judge.name for judge in panel.judges) if panel else (),
         calls=calls,
@@ -213,7 +213,7 @@ def forward_of(skeleton: nn.Module, layer: nn.Module, geometry: Any) -> tuple[in
     return positions, float(counter.get_total_flops())
 
 
-def stored_bytes(cells: Sequence[Cell], sizes: Mapping[str, Size | None]) -> Iterator[int]:
+def kept_bytes(cells: Sequence[Cell], sizes: Mapping[str, Size | None]) -> Iterator[int]:
     """Bytes of the activations of each site and token seed."""
     kept: dict[str, int] = {}
     for cell in cells:
@@ -222,8 +222,8 @@ def stored_bytes(cells: Sequence[Cell], sizes: Mapping[str, Size | None]) -> Ite
             tokens = size.images[0] * min(
                 site.tokens_per_image, size.positions if size.flops else site.tokens_per_image
             )
-            own = tokens * ((size.d_in + size.units) * BYTES[site.stored] + 16)
-            kept[digest({"site": site.identity, "seed": cell.token_seed})] = own
+            key = digest({"site": site.identity, "seed": cell.token_seed})
+            kept[key] = stored_bytes(tokens, size.d_in, size.units, site.stored)
     yield from kept.values()
 
 
@@ -240,10 +240,8 @@ def arithmetic(cells: Sequence[Cell], sizes: Mapping[str, Size | None]) -> dict[
         passes[digest(source)] = size.images[0] * size.flops
         seeds = {"token_seed": cell.token_seed, "init_seed": cell.init_seed}
         passes[digest({"site": cell.site.identity, **seeds})] = size.images[1] * size.flops
-        for one in (
-            cell.method,
-            *(cell.method.variants if cell.selected_at == (cell.token_seed, cell.init_seed) else ()),
-        ):
+        is_swept_here = cell.selected_at == (cell.token_seed, cell.init_seed)
+        for one in cell.method.variants if is_swept_here else (cell.method,):
             key = digest({"method": one.identity, "site": cell.site.identity, **seeds})
             told = getattr(one.built, "flops", None)
             if told is not None and key not in done:

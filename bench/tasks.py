@@ -21,6 +21,7 @@ def tasks_for(cells: Sequence[Cell], comparisons: Sequence[Comparison] = (), n_w
 
     With more than one worker, what works unit by unit is shared out among them.
     """
+    cells = list({cell.id: cell for cell in cells}.values())  # a suite may show one cell under several labels
     backbones: dict[str, Task] = {}
     sweeps: dict[str, Task] = {}
     finding: list[Task] = []

@@ -63,6 +63,8 @@ def test_a_slice_needs_a_share_of_it() -> None:
     suite, half = (load_suite(str(FOUR), Registry(), Changes(scale=scale)) for scale in (1.0, 0.5))
     whole, part = (needs_of(one, one.cells, Registry()) for one in (suite, half))
     assert part.disk_bytes == pytest.approx(whole.disk_bytes / 2)
+    topk = [(one, [cell for cell in one.cells if cell.label == "topk_sae"]) for one in (suite, half)]
+    whole, part = (needs_of(*one, Registry()) for one in topk)
     assert part.petaflop["decompositions"] == pytest.approx(whole.petaflop["decompositions"] / 2)
     assert images_of(suite.sites[0]) == ((600, 300), False)
 
@@ -81,7 +83,7 @@ def test_data_that_is_not_there_is_taken_for_imagenet_and_told() -> None:
     assert needs.is_assumed
     assert any("image_folder" in line or "root" in line for line in needs.missing)
     tokens = 2 * IMAGENET[0]
-    assert needs.disk_bytes == 2 * 3 * tokens * ((3072 + 768) * 2 + 16)  # two backbones, three token seeds
+    assert needs.disk_bytes == 2 * 3 * tokens * ((3072 + 768) * 2 + 8)  # two backbones, three token seeds
     assert needs.as_json()["missing"] == needs.missing
 
 
