@@ -130,7 +130,7 @@ PROBLEMS = {
     "unknown backbone": (
         '"embedded_vit"',
         '"vit"',
-        r"backbone: got 'vit'.*expected one of embedded_features, embedded_vit",
+        r"backbone: got 'vit'.*expected one of augreg_vit_b16, .*, embedded_features, embedded_vit",
     ),
     "unknown option": ('name = "elude"', 'name = "elude"\nmin_cluster = 5', "did you mean 'min_cluster_size'"),
     "unknown metric": ("description", 'metrics = ["r3"]\ndescription', "metrics: metric: got 'r3'; did you mean 'r2'"),
