@@ -60,7 +60,8 @@ class Row:
     @property
     def summary(self) -> str:
         """One line for lists."""
-        return f"{self.title}, {len(self.places)} layers of {self.places[-1].units} units; {self.licence}"
+        n_layers = len({place.path for place in self.places})
+        return f"{self.title}, {n_layers} layers, the last of {self.places[-1].units} units; {self.licence}"
 
 
 def vit_places(path: str, depth: int, d_in: int, units: int) -> tuple[Place, ...]:

@@ -24,7 +24,7 @@ from bench.image_models import TimmBackbone
 from bench.network_files import FileBackbone
 from bench.registry import Registry
 from bench.replay import Replay
-from bench.sites import Site
+from bench.sites import Site, paths_of
 from bench.vision_towers import HFBackbone
 from bench.weights import content_of, given, load_exactly, problem_of, random_state, tensors_of
 
@@ -292,10 +292,7 @@ def test_any_vision_model_of_transformers(tmp_path: Path, kind: str) -> None:
     if kind != "vit":
         width = backbone.module(theirs).shape[1]
         backbone = headed(backbone, {"weight": torch.randn(48, width), "bias": torch.zeros(48)})
-    path = next(
-        name for name, module in backbone.module.named_modules() if isinstance(module, nn.Linear) and "fc2" in name
-    )
-    replay = Replay(Site(backbone, path))
+    replay = Replay(Site(backbone, paths_of(backbone.module, "*.mlp.fc2")[0]))
     reading = replay.read(squares)
     assert replay.is_exact
     assert torch.allclose(replay.site.in_float64.read(squares).logits.float(), reading.logits, atol=1e-4)

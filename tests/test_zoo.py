@@ -207,7 +207,10 @@ def test_names_stand_for_backbones(tmp_path: Path) -> None:
     path = tmp_path / "net.py"
     preset = {"path": str(path), "attribute": "make"}
     assert registry.find("backbones", f"{path}:make").preset == preset
-    assert registry.find("backbones", "dinov2_vitb14").summary == "DINOv2-B/14, 12 layers of 768 units; Apache-2.0"
+    assert (
+        registry.find("backbones", "dinov2_vitb14").summary
+        == "DINOv2-B/14, 12 layers, the last of 768 units; Apache-2.0"
+    )
     with pytest.raises(UnknownNameError, match="did you mean 'dinov2_vitb14'"):
         registry.find("backbones", "dinov2_vitb")
     with pytest.raises(UnknownNameError):
