@@ -164,7 +164,7 @@ class TensorSource(Generic[Table]):
         if self.inputs is None:
             raise ValueError('inputs: not read at this site; expected them; declare "inputs" in the method\'s reads')
         if isinstance(self.inputs, Tensor):
-            return self.inputs[:, dimensions][rows]
+            return self.inputs[:, dimensions].index_select(0, rows)  # several times faster than an index
         return self.inputs.taken(rows, dimensions)
 
     def outputs_of(self, units: slice) -> Float[Tensor, "tokens units"]:

@@ -165,7 +165,7 @@ class Rows:
         """
         index = self.checked(rows)
         if self.is_kept and len(self.shards) == 1:
-            return self.shards[0].values[:, columns][index].float()
+            return self.shards[0].values[:, columns].index_select(0, index).float()
         ordered, order = torch.sort(index)
         found = torch.empty(len(index), len(range(*columns.indices(self.shape[1]))))
         at = 0
@@ -174,7 +174,7 @@ class Rows:
             last = min((first // self.window + 1) * self.window, self.rows_a_shard)
             end = int(torch.searchsorted(ordered, number * self.rows_a_shard + last))
             shard, here = self.shards[number], ordered[at:end] - number * self.rows_a_shard
-            found[order[at:end]] = shard.values[:, columns][here].float()
+            found[order[at:end]] = shard.values[:, columns].index_select(0, here).float()
             self.done_with(shard, first, min(last, len(shard.values)))
             at = end
         return found

@@ -139,7 +139,7 @@ class Resident:
 
     def __call__(self, rows: Int[Tensor, " rows"], dimensions: slice) -> Float[Tensor, "rows dimensions"]:
         """Those of some tokens, in float32."""
-        return self.values[:, dimensions][rows.to(self.values.device)].float()
+        return self.values[:, dimensions].index_select(0, rows.to(self.values.device)).float()
 
 
 @dataclass(frozen=True, eq=False)

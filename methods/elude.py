@@ -31,6 +31,8 @@ from methods.partition import WeightPartition, partition_decomposition
 from methods.protocol import ActivationSource, Decomposition
 from methods.seals import seal
 
+FREED_BYTES = 48 * 2**20
+"""Of a thread: memory that was given back and that the C library keeps, in blocks of up to 32 MiB."""
 SMALL_INSTANCES = 4096
 """Up to this many instances, threads work on a unit each; beyond, all work on one, in the memory of one."""
 
@@ -233,7 +235,7 @@ class ELUDe(WeightPartition):
         if self.objective == "accuracy":
             split += 12 * k * d_in + 8 * k * n_clusters
         points = 4 * k * d_in + max(gathered_bytes(k, d_in), working, split)
-        unit = memory.kept_bytes(k) + max(chosen_bytes(n_tokens), 4 * n_tokens + points)
+        unit = memory.kept_bytes(k) + max(chosen_bytes(n_tokens), 4 * n_tokens + points) + FREED_BYTES
         block = min(max(READ_BYTES, 4 * n_tokens), 4 * n_tokens * units_read)
         return block + n_together * unit + 4 * n_tokens + 2 * n_clusters * d_in * units
 

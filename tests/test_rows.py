@@ -194,6 +194,7 @@ def test_no_more_than_a_window_of_a_large_file_stays_mapped(tmp_path: Path, monk
     assert max(most, default=0) == 0  # files so small are never let go of
     assert resident_bytes(path) >= n * width * 2
     rows.let_go()
+    most.clear()
     monkeypatch.setattr(bench.rows, "KEPT_BYTES", 0)
     monkeypatch.setattr(bench.rows, "WINDOW_BYTES", 4 * 2**20)
     again = Rows.of([path])
