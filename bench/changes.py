@@ -7,7 +7,7 @@ read, so that everything after sees one suite; they are kept in `run.json`, and 
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from bench import UsageError
@@ -25,6 +25,7 @@ class Changes:
         random_weights: Every backbone that loads weights has random ones.
         scale: Share of the images; counts of tokens that methods take as options shrink with it.
         precision: Of the backbones' forward passes; what the suite says if empty.
+        no_sweep: Methods that a suite sweeps are taken with the options that it gives them beside, unswept.
     """
 
     data: str = ""
@@ -32,6 +33,7 @@ class Changes:
     random_weights: bool = False
     scale: float = 1.0
     precision: str = ""
+    no_sweep: bool = False
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.scale) and 0 < self.scale <= 1):
@@ -61,6 +63,7 @@ class Changes:
         words += ["--random-weights"] if self.random_weights else []
         words += [f"--scale {self.scale:g}"] if self.scale < 1 else []
         words += [f"--precision {self.precision}"] if self.precision else []
+        words += ["--no-sweep"] if self.no_sweep else []
         return " ".join(words) or "no changes"
 
     def applied(self, raw: Mapping[str, Any], registry: Registry, problems: Problems) -> dict[str, Any]:
@@ -68,19 +71,21 @@ class Changes:
         if not self.as_json():
             return dict(raw)
         sites = [self.site(table, registry) if isinstance(table, dict) else table for table in listed(raw, "sites")]
-        changed = {**raw, "sites": sites}
-        if self.scale < 1:
-            scaled = [self.scaled(table, registry) for table in listed(raw, "methods")]
-            changed["methods"] = scaled
-        if self.data and sites == [self.without_data().site(table, registry) for table in listed(raw, "sites")]:
+        methods = [self.scaled(self.unswept(table), registry) for table in listed(raw, "methods")]
+        changed = {**raw, "sites": sites, "methods": methods}
+        if self.no_sweep and isinstance(raw.get("tables"), list):
+            changed["tables"] = [name for name in raw["tables"] if name != "sweep"]
+        if self.data and sites == [replace(self, data="").site(table, registry) for table in listed(raw, "sites")]:
             problems.add("--data: got it for a suite that leaves no data open; expected one that does; leave it out")
         for pair in self.weights:
             self.check(pair, sites, problems)
         return changed
 
-    def without_data(self) -> "Changes":
-        """The same but for the data."""
-        return Changes("", self.weights, self.random_weights, self.scale, self.precision)
+    def unswept(self, table: Any) -> Any:
+        """A method's options without its sweep, where there is to be none."""
+        if not (self.no_sweep and isinstance(table, dict)):
+            return table
+        return {name: value for name, value in table.items() if name != "sweep"}
 
     def check(self, pair: str, sites: Sequence[Any], problems: Problems) -> None:
         """Note weights that no site asks for."""
@@ -97,8 +102,12 @@ class Changes:
         if self.precision:
             changed["precision"] = self.precision
         given = table.get("dataset")
+        caveats = ["families that the suite sweeps are not swept"] if self.no_sweep else []
         if self.data and is_open(given, registry):
-            changed["dataset"], changed["caveat"] = self.dataset(given, registry)
+            changed["dataset"], caveat = self.dataset(given, registry)
+            caveats += [caveat] if caveat else []
+        if caveats:
+            changed["caveat"] = "; ".join(caveats)
         for kind in ("backbone", "encoder"):
             name, named = component_name(table.get(kind)), dict(pair.split("=", 1) for pair in self.weights)
             weights = named.get(name, "random" if self.random_weights and loads_weights(name, registry) else "")
@@ -123,7 +132,7 @@ class Changes:
     def scaled(self, table: Any, registry: Registry) -> Any:
         """A method's options with its counts of tokens scaled down."""
         entry = registry.tables["methods"].get(str(table.get("name"))) if isinstance(table, dict) else None
-        if entry is None:
+        if entry is None or self.scale == 1:
             return table
         least: Mapping[str, int] = getattr(entry.load(), "scales", {})
 

@@ -14,6 +14,7 @@ from bench.terminal import (
     NO_WEIGHTS,
     CacheDir,
     Data,
+    NoSweep,
     Plugins,
     PrecisionName,
     Quiet,
@@ -39,13 +40,14 @@ def decompose(
     random_weights: RandomWeights = False,
     scale: Scale = 1.0,
     precision: PrecisionName = "",
+    no_sweep: NoSweep = False,
     plugin: Plugins = NO_PLUGINS,
     cache: CacheDir = None,
     quiet: Quiet = False,
 ) -> None:
     """Find some units of a cell's decomposition, so that several machines share it; then `run` the suite."""
     suite_path(suite)
-    changes = Changes(data, tuple(weights), random_weights, scale, precision)
+    changes = Changes(data, tuple(weights), random_weights, scale, precision, no_sweep)
     start, _, stop = units.partition(":")
     if not (start.isdecimal() and stop.isdecimal()):
         raise UsageError(f"--units: got {units!r}; expected FROM:TO, 0:384 say; change it")
@@ -78,12 +80,13 @@ def export(
     random_weights: RandomWeights = False,
     scale: Scale = 1.0,
     precision: PrecisionName = "",
+    no_sweep: NoSweep = False,
     plugin: Plugins = NO_PLUGINS,
     cache: CacheDir = None,
 ) -> None:
     """Write a cell's decomposition into a folder, for other programs."""
     suite_path(suite)
-    changes = Changes(data, tuple(weights), random_weights, scale, precision)
+    changes = Changes(data, tuple(weights), random_weights, scale, precision, no_sweep)
     with waiting("reading the suite"):
         from bench.cache import default_cache
         from bench.export import written

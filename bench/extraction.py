@@ -112,7 +112,7 @@ def run(backbone: Backbone, all_shards: Sequence[Shards], split: Split, size: in
             report("images", start, n)
             due = [one for one in all_shards if one.n_done_images <= start]
             sites = {one.wanted.site.path: one for one in due}
-            drawn = {id(one.drawn): one.drawn[start : start + len(rows)] for one in sites.values()}
+            drawn = {id(one.drawn): one.drawn[start : start + len(rows)].long() for one in sites.values()}
             places = [drawn[id(one.drawn)] for one in sites.values()]
             taken = read_many(backbone, [one.wanted.site for one in sites.values()], pixels, places)
             if behind is not None:
@@ -142,7 +142,7 @@ def shards_of(
         draws = tuple(dict.fromkeys((one.token_seed, one.per_image) for one in wanted if one.site.path == path))
         if (key := (draws, *kept.tolist())) not in shared:
             several = [sampled_positions(n_images, kept, per_image, seed) for seed, per_image in draws]
-            shared[key] = several[0] if len(several) == 1 else torch.cat(several, dim=1)
+            shared[key] = torch.cat(several, dim=1).int()  # half the memory, which grows with the number of images
         drawn[path] = shared[key]
         begin = 0
         for seed, per_image in draws:

@@ -105,7 +105,7 @@ class ImageFolder(FileOptions):
 
 
 class Listing:
-    """The images of one split, in order; some 40 bytes an image.
+    """The images of one split, in order; some 55 bytes an image.
 
     Attributes:
         folder: The split's folder.

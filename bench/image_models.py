@@ -54,11 +54,11 @@ class TimmBackbone(Loaded):
 
     @property
     def origin(self) -> Origin:
-        """On Hugging Face's hub; the file of torch.hub where it holds tensors under timm's names or near them."""
+        """Timm's own copy on Hugging Face's hub; torch.hub's file for the few models that have none there."""
         known = self.published
-        address = "" if known.get("custom_load") else str(known.get("url") or "")
-        named = known.get("hf_hub_filename")
-        return Origin(self.model, str(known.get("hf_hub_id") or ""), address, (named, *FILES) if named else FILES)
+        repository, named = str(known.get("hf_hub_id") or ""), known.get("hf_hub_filename")
+        address = "" if repository or known.get("custom_load") else str(known.get("url") or "")
+        return Origin(self.model, repository, address, (named, *FILES) if named else FILES)
 
     @property
     def n_classes(self) -> int:

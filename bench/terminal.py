@@ -29,7 +29,23 @@ Scale = Annotated[float, typer.Option("--scale", help="Share of the images, 0.01
 PrecisionName = Annotated[
     str, typer.Option("--precision", help="Of the backbone's forward pass: float32, bfloat16 or float16.")
 ]
+NoSweep = Annotated[bool, typer.Option("--no-sweep", help="One configuration of each family; every record says so.")]
 
+Out = Annotated[Path | None, typer.Option("--out", help="Folder of the run; runs/SUITE if not given.")]
+Only = Annotated[list[str], typer.Option("--only", metavar="KEY=VALUE", help="Narrow the cells down; repeatable.")]
+RunDir = Annotated[Path, typer.Option("--run", help="Folder of a run.")]
+
+Workers = Annotated[
+    int | None, typer.Option(min=0, help="Processes; 0 works in this one. Two if not given, or one for each GPU.")
+]
+Engine = Annotated[str, typer.Option("--engine", help="local, or ray (the extra of that name).")]
+Address = Annotated[str, typer.Option("--address", help="Of a Ray cluster that runs already; auto finds it.")]
+Device = Annotated[str, typer.Option("--device", help="cpu; cuda for every GPU; or some of them: cuda:0,cuda:2.")]
+PanelName = Annotated[
+    str, typer.Option("--panel", help="Who judges at the end, not the suite's panel; none for nobody.")
+]
+
+NO_FILTER: list[str] = []
 NO_PLUGINS: list[Path] = []
 NO_WEIGHTS: list[str] = []
 

@@ -195,7 +195,7 @@ def reader_of(path: Path) -> dict[str, Callable[[], Tensor]]:
             file: Any = safe_open(path, framework="pt")
             names = file.offset_keys()  # in the order in which they lie in the file
             return {name: functools.partial(file.get_tensor, name) for name in names}
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=None)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and safetensors raise whatever broken bytes lead to
         what = str(error).strip().split("\n")[0]
         raise UsageError(

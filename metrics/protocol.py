@@ -52,6 +52,10 @@ class EvaluationBatch(Protocol):
     Everything is computed when it is first asked for, so a metric pays only for what it reads. Tokens that are
     registers are already left out of `codes`, `outputs` and `reconstruction`; CLS and patch tokens are in.
 
+    `images` is on the processor, everything else on one device, the backbone's. All floating-point numbers are float32
+    (float64 under `in_float64`), whatever the precision of the forward pass; what is summed over the split is summed in
+    float64 (which MPS does not have).
+
     From the second pass on nothing but `images`, `labels` and `outputs` exists: the backbone does not run again.
     """
 

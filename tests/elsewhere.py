@@ -40,19 +40,19 @@ class Mixed(RuntimeError):
 class There(Tensor):
     """A tensor on the made-up GPU."""
 
-    inner: Tensor
+    inner: Any
     _is_param: bool
 
     @staticmethod
-    def __new__(cls, inner: Tensor) -> "There":
+    def __new__(cls: type["There"], inner: Tensor) -> "There":
         assert type(inner) is not There
-        made: There = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        made: There = torch.Tensor._make_wrapper_subclass(
             cls, inner.shape, strides=inner.stride(), dtype=inner.dtype, device=CUDA
         )
         made.inner = inner
         return made
 
-    def __repr__(self, **_options: Any) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"There({self.inner!r})"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "There":
@@ -69,7 +69,7 @@ class There(Tensor):
         return performed(func, args, kwargs or {})
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         return performed(func, args, kwargs or {})
@@ -87,7 +87,11 @@ class Elsewhere(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        return performed(func, args, kwargs or {})
+        kwargs = kwargs or {}
+        name = name_of(func)  # torch does not look for types of tensors in a sparse one's
+        if There in types or name == "sparse_coo_tensor" or destination(name, args, kwargs):
+            return performed(func, args, kwargs)
+        return func(*args, **kwargs)
 
 
 def name_of(func: Callable[..., Any]) -> str:
@@ -122,7 +126,8 @@ def each(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 def inside(one: Tensor) -> Tensor:
     """What a tensor from there holds; one of the processor as it is."""
-    return one.inner if isinstance(one, There) else one
+    own: Tensor = one.inner if isinstance(one, There) else one
+    return own
 
 
 def is_there(device: Any) -> bool:
@@ -191,12 +196,13 @@ def performed(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[s
         own, options = each(args, inside), each(dict(kwargs), inside)
         if goes is not None:
             own, options = on_processor(name, own, options)
-        found = func(*own, **options)
-        if goes is False or (name == "copy_" and not isinstance(args[0], There)):
-            # A GPU's tensor that comes to the processor is a copy.
-            return each(found, lambda one: one.clone() if name != "copy_" and id(one) in standing else one)
+        found = own[0].clone() if name == "cuda" and not of_there else func(*own, **options)
         if name == "copy_":
             return args[0]
+        if goes is False:  # what comes to the processor is a copy
+            return each(found, lambda one: one.clone() if id(one) in standing else one)
+        if not of_there and own and found is own[0]:  # so is what goes there
+            found = found.clone()
         return each(found, lambda one: standing[id(one)] if id(one) in standing else There(one))
 
 
@@ -204,15 +210,13 @@ def on_processor(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tu
     """The same arguments with the processor as device."""
     if kwargs.get("device") is not None:
         kwargs = {**kwargs, "device": torch.device("cpu")}
-    if name == "cuda":
-        return args[:1], {}
     if name == "to" and len(args) > 1 and (isinstance(args[1], str | torch.device) or is_there(args[1])):
         args = (args[0], torch.device("cpu"), *args[2:])
     return args, kwargs
 
 
 PROPERTIES: dict[Any, Any] = {
-    Tensor.device.__get__: CUDA,  # type: ignore[attr-defined]
+    Tensor.device.__get__: CUDA,
     Tensor.is_cuda.__get__: True,  # type: ignore[attr-defined]
     Tensor.is_cpu.__get__: False,  # type: ignore[attr-defined]
     Tensor.get_device: 0,

@@ -82,7 +82,7 @@ def test_no_changes_change_nothing(registry: Registry) -> None:
 def test_data_goes_where_a_suite_leaves_its_place_open(registry: Registry) -> None:
     a, b = changed(Changes(data="images"), registry)["sites"]
     assert a["dataset"] == {"name": "elsewhere", "root": "images"}
-    assert not a["caveat"]
+    assert "caveat" not in a
     assert b == RAW["sites"][1]
 
 
@@ -129,6 +129,18 @@ def test_elude_says_which_of_its_options_count_tokens(registry: Registry) -> Non
     assert found == {"name": "elude", "top_k": 400, "min_cluster_size": 2, "min_samples": 0}
     share = {**RAW, "methods": [{"name": "elude", "top_k": 0.05}]}
     assert Changes(scale=0.5).applied(share, registry, Problems("suite"))["methods"][0]["top_k"] == 0.05
+
+
+def test_a_sweep_can_be_left_out_and_that_is_told(registry: Registry) -> None:
+    raw = {
+        **RAW,
+        "tables": ["leaderboard", "sweep"],
+        "methods": [{"name": "topk_sae", "k": 5, "sweep": {"epochs": [1]}}],
+    }
+    found = Changes(no_sweep=True).applied(raw, registry, Problems("suite"))
+    assert found["methods"] == [{"name": "topk_sae", "k": 5}]
+    assert found["tables"] == ["leaderboard"]
+    assert all("not swept" in site["caveat"] for site in found["sites"])
 
 
 def test_what_fits_nothing_in_the_suite_is_told(registry: Registry) -> None:

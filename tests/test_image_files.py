@@ -234,7 +234,6 @@ def test_a_folder_that_is_none_says_what_was_expected(change: object, message: s
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, r"root: got none; expected a folder in the layout of torchvision's .*; set root"),
         ({"root": "x", "side": -1}, "side: received -1; expected at least 0"),
         ({"root": "x", "corrupt": "leave_out", "check": False}, 'check: got false with corrupt = "leave_out"; .* true'),
     ],
@@ -242,6 +241,12 @@ def test_a_folder_that_is_none_says_what_was_expected(change: object, message: s
 def test_bad_options_say_what_was_expected(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ImageFolder(**options)  # type: ignore[arg-type]
+
+
+def test_a_root_may_be_left_open_and_is_missed(root: Path) -> None:
+    assert ImageFolder(root=str(root)).missing == ""
+    assert ImageFolder().missing.startswith("root: got none; expected a folder in the layout of torchvision's")
+    assert ImageFolder(root=str(root / "none")).missing.endswith("; mend the path")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,12 @@ from bench.cache import Cache, Looking
 from bench.datasets import Dataset, labels_of
 from bench.image_files import ImageFolder, listed
 from bench.pictures import ChangedError, OnDisk
+from bench.registry import Registry
 from bench.slices import sampled
 from bench.soundness import Corrupt, check, sound
+from bench.stages import Workshop
+from bench.suites import load_suite
+from bench.tasks import backbone_task
 from results.ledger import read
 from results.records import Record
 
@@ -163,6 +168,23 @@ def test_a_slice_is_checked_alone_and_an_unchecked_set_is_taken_as_it_is(root: P
     unchecked = ImageFolder(root=str(root), check=False)
     assert sound(whole, unchecked, cache, quietly) is whole
     assert sound(whole, factory, Looking(cache.root, print), quietly) is whole
+
+
+def test_a_site_takes_its_share_of_what_is_sound(root: Path, cache: Cache, tmp_path: Path, said: list[str]) -> None:
+    (tmp_path / "own.toml").write_text(SUITE.format(corrupt="leave_out").replace('"images"', json.dumps(str(root))))
+    registry = Registry()
+    whole = load_suite(str(tmp_path / "own.toml"), registry).sites[0]
+    half = replace(whole, share=0.5)
+    workshop = Workshop(registry, cache, quietly, n_threads=2)
+    first, second = workshop.dataset(whole), workshop.dataset(half)
+    assert workshop.dataset(half) is second
+    assert (len(first.train), len(first.test)) == (3 * N_TRAIN - 2, 3 * N_TEST - 1)
+    assert len(second.train) == 3 * N_TRAIN // 2 - int(str(second.notes["n_left_out_train"]))
+    assert second.fingerprint != first.fingerprint
+    assert set(labels_of(second.train).tolist()) == {0, 1, 2}
+    assert second.train.images(slice(0, 2)).shape == (2, 3, 32, 32)
+    assert backbone_task(whole).id != backbone_task(half).id
+    assert len(said) >= 1
 
 
 def test_a_split_without_any_sound_image_is_an_error(tmp_path: Path, cache: Cache) -> None:

@@ -19,10 +19,11 @@ from bench import UsageError
 from bench.backbones import BackboneFactory
 from bench.datasets import Dataset, InMemory, Shapes
 from bench.dino import DINOv2, interpolated
-from bench.heads import needs_head
+from bench.heads import headed, needs_head
 from bench.image_models import TimmBackbone
 from bench.network_files import FileBackbone
 from bench.registry import Registry
+from bench.replay import Replay
 from bench.sites import Site
 from bench.vision_towers import HFBackbone
 from bench.weights import content_of, given, load_exactly, problem_of, random_state, tensors_of
@@ -32,6 +33,10 @@ MODEL = "test_vit.r160_in1k"
 
 def silent(what: str, done: int, total: int) -> None:
     """A report that nobody reads."""
+
+
+def assert_keeps_to_the_protocol(factory: Any) -> None:
+    assert isinstance(factory, BackboneFactory)
 
 
 @pytest.fixture(autouse=True)
@@ -224,7 +229,7 @@ def test_random_states_are_loaded_whole() -> None:
     state = random_state(lambda: nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), 0)
     module = nn.Sequential(nn.Linear(3, 4))
     load_exactly(module, state)
-    assert torch.equal(module[0].weight, state["0.weight"])
+    assert torch.equal(module.state_dict()["0.weight"], state["0.weight"])
     with pytest.raises(RuntimeError, match=r"Missing key.*0\.bias"):
         load_exactly(module, {"0.weight": state["0.weight"]})
 
@@ -273,7 +278,7 @@ def features(kind: str, model: Any, pixels: Tensor) -> Tensor:
 def test_any_vision_model_of_transformers(tmp_path: Path, kind: str) -> None:
     model, processor = tiny(tmp_path, kind)
     factory = HFBackbone(str(tmp_path))
-    assert isinstance(factory, BackboneFactory)
+    assert_keeps_to_the_protocol(factory)
     assert needs_head(factory, 48) is (kind != "vit")
     pictures = [Image.fromarray(np.random.default_rng(i).integers(0, 256, (45, 80, 3), np.uint8)) for i in range(2)]
     squares = torch.stack([factory.geometry.of(picture) for picture in pictures])
@@ -284,6 +289,16 @@ def test_any_vision_model_of_transformers(tmp_path: Path, kind: str) -> None:
     assert (backbone.transform(squares) - theirs).abs().max() <= 1e-6
     with torch.no_grad():
         assert torch.allclose(backbone.module(theirs), features(kind, model, theirs), atol=1e-6)
+    if kind != "vit":
+        width = backbone.module(theirs).shape[1]
+        backbone = headed(backbone, {"weight": torch.randn(48, width), "bias": torch.zeros(48)})
+    path = next(
+        name for name, module in backbone.module.named_modules() if isinstance(module, nn.Linear) and "fc2" in name
+    )
+    replay = Replay(Site(backbone, path))
+    reading = replay.read(squares)
+    assert replay.is_exact
+    assert torch.allclose(replay.site.in_float64.read(squares).logits.float(), reading.logits, atol=1e-4)
     assert backbone.prefix == (() if kind == "siglip" else ("cls",))
     assert not any("text" in name for name, _ in backbone.module.named_parameters())
     if kind == "vit":  # with another number of classes: what the classifier would be given
@@ -321,7 +336,7 @@ def test_a_network_from_a_file(tmp_path: Path, data: Dataset) -> None:
     path.write_text(NET)
     entry = Registry().find("backbones", f"{path}:make")
     factory = entry.load()(**entry.preset, side=32, resize=0, checkpoint="random")
-    assert isinstance(factory, BackboneFactory)
+    assert_keeps_to_the_protocol(factory)
     assert factory.warning == "random weights"
     seen = data.seen_by(factory.geometry)
     backbone = factory.assemble(factory.weights(seen, silent), seen)
@@ -334,7 +349,7 @@ def test_a_network_from_a_file(tmp_path: Path, data: Dataset) -> None:
     assert not loaded.features_only(48)
     assert FileBackbone(str(path), "make", gives_features=True).features_only(48)
     of_a_class = FileBackbone(str(path), "Small")
-    assert isinstance(of_a_class, BackboneFactory)
+    assert_keeps_to_the_protocol(of_a_class)
     assert of_a_class.trained_on_dataset
     assert of_a_class.geometry is None
     assert "blocks.2.mlp.fc2" in dict(of_a_class.skeleton().named_modules())

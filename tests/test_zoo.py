@@ -3,7 +3,7 @@
 import gc
 import math
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -63,11 +63,14 @@ def factory_of(name: str, **options: Any) -> Any:
     return entry.load()(**{**options, **entry.preset})
 
 
-def with_head(backbone: Backbone, n_classes: int) -> Backbone:
+def with_head(backbone: Backbone, width: int, n_classes: int = 10) -> Backbone:
     """With a random head, since these give features."""
-    width = backbone.module(backbone.transform(tensor_of(picture(240, 240))[None, :, :224, :224])).shape[1]
     weight = torch.randn(n_classes, width, generator=torch.Generator().manual_seed(0)) / math.sqrt(width)
     return headed(backbone, {"weight": weight, "bias": torch.zeros(n_classes)})
+
+
+def assert_keeps_to_the_protocol(factory: Any) -> None:
+    assert isinstance(factory, BackboneFactory)
 
 
 @pytest.fixture(autouse=True)
@@ -94,7 +97,7 @@ LAST = {
 def test_a_backbone_of_table_8_at_its_real_size(name: str) -> None:
     d_in, units, n_positions, prefix = LAST[name]
     factory, row = factory_of(name, checkpoint="random", seed=3), zoo.ROWS[name]
-    assert isinstance(factory, BackboneFactory)
+    assert_keeps_to_the_protocol(factory)
     assert (factory.content, factory.missing, factory.warning) == ("random", "", "random weights")
     skeleton = dict(factory.skeleton().named_modules())
     for place in row.places:
@@ -119,8 +122,8 @@ def test_a_backbone_of_table_8_at_its_real_size(name: str) -> None:
     assert len(backbone.fingerprint) == 64
 
     images = data.test.images(slice(0, 1))
-    headless, path = backbone, row.places[-1].path
-    backbone = headless if is_own else with_head(headless, 10)
+    path, width = row.places[-1].path, 2 * units if "dino" in name else units
+    backbone = backbone if is_own else with_head(backbone, width)
     reading = Site(backbone, path).read(images)
     assert reading.inputs.shape == (1, n_positions, d_in)
     assert reading.outputs.shape == (1, n_positions, units)
@@ -135,30 +138,37 @@ def test_a_backbone_of_table_8_at_its_real_size(name: str) -> None:
     assert unwrap(backbone.module) == [path]
 
 
-@pytest.mark.parametrize("size", SIDES, ids=str)
 @pytest.mark.parametrize("name", zoo.ROWS)
-def test_preprocessing_is_the_sources_own(name: str, size: tuple[int, int]) -> None:
-    factory, image = factory_of(name, checkpoint="random"), picture(*size)
+def test_preprocessing_is_the_sources_own(name: str) -> None:
+    factory = factory_of(name, checkpoint="random")
+    transform, (theirs, mean, std) = transform_of(factory), source_of(factory)
+    assert (transform.mean, transform.std) == (tuple(mean), tuple(std))
+    for size in SIDES:
+        image = picture(*size)
+        ours, expected = transform(factory.geometry.of(image)[None])[0], theirs(image)
+        assert ours.shape == expected.shape
+        assert (ours - expected).abs().max() <= 1e-6
+
+
+def source_of(factory: Any) -> tuple[Callable[[Image.Image], Tensor], Any, Any]:
+    """The source's own preprocessing of a picture, with its mean and standard deviation."""
     if isinstance(factory, TimmBackbone):
         with torch.device("meta"):
             config = resolve_model_data_config(timm.create_model(factory.model))
-        theirs = create_transform(**config, is_training=False)(image)
-        mean, std = config["mean"], config["std"]
-    elif isinstance(factory, HFBackbone):
-        theirs = factory.processor(images=image, return_tensors="pt")["pixel_values"].reshape(
-            -1, 3, *[factory.geometry.side] * 2
-        )[0]
-        mean, std = factory.processor.image_mean, factory.processor.image_std
-    else:  # as dinov2/data/transforms.py, make_classification_eval_transform, has it
-        mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-        bicubic = transforms.InterpolationMode.BICUBIC
-        steps = [transforms.Resize(256, bicubic), transforms.CenterCrop(224), transforms.ToTensor()]
-        theirs = transforms.Compose([*steps, transforms.Normalize(mean, std)])(image)
-    transform = transform_of(factory)
-    assert (transform.mean, transform.std) == (tuple(mean), tuple(std))
-    ours = transform(factory.geometry.of(image)[None])[0]
-    assert ours.shape == theirs.shape
-    assert (ours - theirs).abs().max() <= 1e-6
+        return create_transform(**config, is_training=False), config["mean"], config["std"]
+    if isinstance(factory, HFBackbone):
+        own, side = factory.processor, factory.geometry.side
+
+        def processed(image: Image.Image) -> Tensor:
+            pixels: Tensor = own(images=image, return_tensors="pt")["pixel_values"]
+            return pixels.reshape(-1, 3, side, side)[0]
+
+        return processed, own.image_mean, own.image_std
+    # as dinov2/data/transforms.py, make_classification_eval_transform, has it
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    bicubic = transforms.InterpolationMode.BICUBIC
+    steps = [transforms.Resize(256, bicubic), transforms.CenterCrop(224), transforms.ToTensor()]
+    return transforms.Compose([*steps, transforms.Normalize(mean, std)]), mean, std
 
 
 def transform_of(factory: Any) -> Any:
@@ -380,7 +390,7 @@ def test_the_official_code_is_run_from_torch_hubs_folder(tmp_path: Path, monkeyp
     tokens: dict[str, Tensor] = backbone.module.forward_features(images)  # type: ignore[operator]
     expected = torch.cat([tokens["x_norm_clstoken"], tokens["x_norm_patchtokens"].mean(1)], 1)
     assert torch.equal(backbone.module(images), expected)
-    assert Site(with_head(backbone, 10), "blocks.1.mlp.fc2").read(data.test.images(slice(None))).logits.shape == (2, 10)
+    assert Site(with_head(backbone, 16), "blocks.1.mlp.fc2").read(data.test.images(slice(None))).logits.shape == (2, 10)
     before = factory.content
     (folder / "more.py").write_text("# another line\n")
     assert factory.content != before

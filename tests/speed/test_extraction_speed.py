@@ -120,7 +120,7 @@ def test_extraction(benchmark: BenchmarkFixture, tmp_path: Path, what: str) -> N
     drawn as they are asked for, which is part of extraction's time and not of the bare pass's; files are decoded.
     """
     torch.set_num_threads(1)
-    options, n = (SMALL, 2048) if what == "small" else (BASE, 32)
+    options, n = (SMALL, 2048) if what == "small" else (BASE, 16)
     backbone = backbone_of(options)
     split: Split = Drawn(n, options["img_size"])
     if what == "base, files":
