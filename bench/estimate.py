@@ -4,6 +4,7 @@ import heapq
 import math
 import os
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,7 +145,8 @@ def estimated(
     # Every lane starts and, sooner or later, loads every data set.
     loading = {digest(site["dataset"]): outcome.loading_seconds for site, outcome in found}
     starting = min((outcome.starting_seconds for _, outcome in found), default=0.0) + sum(loading.values())
-    total = starting + makespan(tasks, seconds, max(n_lanes, 1))
+    own = tasks_for(cells, comparisons, n_lanes)
+    total = starting + makespan(own, shared_out(own, seconds), max(n_lanes, 1))
     return Estimate(tasks, seconds, reasons, total, starting, max(n_lanes, 1), time.perf_counter() - begin, load)
 
 
@@ -195,6 +197,14 @@ def work_of(task: Task) -> str:
         return f"{kind} {task.id if kind == 'sweep' else ''}"
     leader = subject.leader.method.identity if subject.leader else None
     return f"find {digest({'leader': leader, 'metrics': [list(metric) for metric in subject.metrics]})}"
+
+
+def shared_out(tasks: Sequence[Task], seconds: Mapping[str, float]) -> dict[str, float]:
+    """The seconds of each task, where those of a decomposition are found in shares of it."""
+    shares = [(task.id, task.payload[1].id) for task in tasks if task.payload[0] == "units"]
+    n_shares = Counter(cell for _, cell in shares)
+    own = {share: seconds.get(cell, 0.0) / n_shares[cell] for share, cell in shares}
+    return {**seconds, **dict.fromkeys(n_shares, 0.0), **own}
 
 
 def makespan(tasks: Sequence[Task], seconds: Mapping[str, float], n_lanes: int) -> float:

@@ -78,7 +78,7 @@ def check_folder(folder: Path, suite: str, changes: Changes) -> None:
         return
     if not (folder / PLAN).exists():
         # A run that was killed in its first second leaves an empty ledger or half a plan: those are ours.
-        if all(path.name.startswith((LEDGER, PLAN)) for path in folder.iterdir()):
+        if all(path.name.startswith((LEDGER, PLAN, OUTCOMES)) for path in folder.iterdir()):
             return
         raise FolderError(
             f"--out: got {folder}, which is not empty and holds no run; expected a new folder or a run's; give another"

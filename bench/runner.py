@@ -6,6 +6,7 @@ are written by this process alone, one cell at a time; what lanes found after an
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,7 @@ def worked(
         with display.of(len(tasks)):
             run_tasks(tasks, n_lanes, start, recorder, gpus=gpus, kept=kept)
     else:
+        start = replace(start, cache=start.cache.resolve())  # workers stand in folders of their own
         with connected(cluster, (kept.run, start.cache), display.said) as n_workers:
             tasks = tasks_for(cells, comparisons, n_workers)
             with display.of(len(tasks)):

@@ -15,6 +15,7 @@ import pytest
 from bench import UsageError, evaluation
 from bench.backbones import Report
 from bench.clusters import begin, compare, connected, room_of
+from bench.estimate import makespan, shared_out
 from bench.executors import Cluster, library
 from bench.lanes import Came, Failure, Task
 from bench.manifest import read_manifest
@@ -26,6 +27,7 @@ from bench.runner import run
 from bench.stages import StartWorkshop
 from bench.suites import load_suite
 from bench.sweeps import Trial
+from bench.tasks import tasks_for
 from metrics.catalogue import Value
 from results.ledger import read
 from results.records import without_times
@@ -181,17 +183,16 @@ def test_local_lanes_and_ray_give_the_records_of_one_process(
         assert (took["workers"], took["tasks"]) == (2, 1 + 1 + 6 + 2 + 1)
 
 
-@pytest.mark.parametrize("engine", ["ray", "local"])
 def test_a_worker_killed_in_a_share_of_the_units_goes_on_at_the_next(
-    engine: str, suite: Path, alone: Path, tmp_path: Path, ray: Any, capsys: pytest.CaptureFixture[str]
+    suite: Path, alone: Path, tmp_path: Path, ray: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plugin = tmp_path / "dying.py"
     plugin.write_text(DYING)
     text = SIX[: SIX.index("[[methods]]")] + '[[methods]]\nname = "dying"\nmin_cluster_size = 4\n'
     (tmp_path / "dying.toml").write_text(text)
     start = StartWorkshop((plugin,), tmp_path / "cache")
-    how: dict[str, Any] = {"n_lanes": 2} if engine == "local" else {"cluster": Cluster(n_workers=2)}
-    states = run(load_suite(str(tmp_path / "dying.toml"), Registry((plugin,))), tmp_path / "run", start, **how)
+    dying = load_suite(str(tmp_path / "dying.toml"), Registry((plugin,)))
+    states = run(dying, tmp_path / "run", start, cluster=Cluster(n_workers=2))
     assert states == {"shapes/dying/t42/i42": "complete"}
     said = capsys.readouterr().err
     assert "share 2 of 2: the worker process died (" in said
@@ -291,6 +292,16 @@ def test_shares_are_all_units_once_or_none_where_they_would_be_small(n_units: in
     units = [unit for share in shares for unit in share]
     assert units == (list(range(n_units)) if n_units >= 2 * LEAST_UNITS else [])
     assert all(len(share) >= LEAST_UNITS for share in shares if share)
+
+
+def test_a_decomposition_in_shares_is_expected_to_take_its_seconds_over_all_workers(suite: Path) -> None:
+    cells = load_suite(str(suite), Registry()).cells
+    (elude,) = [cell for cell in cells if cell.label == "elude"]
+    seconds = {elude.id: 60.0}
+    for n_workers, expected in ((1, 60.0), (2, 30.0), (4, 15.0)):
+        tasks = tasks_for(cells, (), n_workers)
+        assert sum(shared_out(tasks, seconds).values()) == pytest.approx(60)
+        assert makespan(tasks, shared_out(tasks, seconds), n_workers) == pytest.approx(expected)
 
 
 def start_that_looks(report: Report, say: Callable[[str], None]) -> Callable[[Any, Came], Any]:
