@@ -10,6 +10,7 @@ from torch import Tensor, float32, float64
 from bench import UsageError
 from bench.backbones import Backbone, widened
 from bench.datasets import Split
+from bench.geometry import seen_anew
 from bench.replay import Replay
 from bench.sites import Images, Reading
 from bench.subject import Subject
@@ -56,7 +57,9 @@ class SiteBatch:
         """What the encoder makes of each image."""
         if self.encoder is None:
             raise UsageError("encoder: got none; expected another network; name one in the suite's site")
-        return self.encoder.embeddings(self.pixels)
+        if self.encoder.geometry == self.site.backbone.geometry:
+            return self.encoder.embeddings(self.pixels)
+        return self.encoder.embeddings(seen_anew(self.split, self.encoder.geometry).images(self.images))
 
     @cached_property
     def concepts(self) -> Bool[Tensor, "images tokens concepts"]:

@@ -151,6 +151,13 @@ class Seen:
         return self.geometry.of(Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy()))
 
 
+def seen_anew(split: "StoredSplit", geometry: Geometry | None) -> "StoredSplit":
+    """The same images as another network sees them: from how they are stored, whoever sees them now."""
+    stored, n_threads = (split.split, split.n_threads) if isinstance(split, Seen) else (split, 1)
+    geometry = geometry or getattr(stored, "geometry", None)  # files have an own one for those that take what comes
+    return stored if geometry is None else Seen(stored, geometry, n_threads)
+
+
 @runtime_checkable
 class StoredSplit(Protocol):
     """What `Seen` asks of a split (`bench.datasets.Split`)."""
