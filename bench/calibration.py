@@ -222,7 +222,7 @@ class Calibrator:
             with torch.inference_mode(False), torch.enable_grad():
                 seconds = self.decomposing(place, cell)
             watch.leave_out(seconds - (watch.clock() - begin))
-            rows = compared_by(method, found, place.site.weight)
+            rows = compared_by(method, found, place.site.weight.cpu())
             return Rerun(rows, rows, found.unit_of_atom, 0, None)
 
         subject = Subject(place.site, method, found, len(place.dataset.classes), again)

@@ -83,7 +83,9 @@ def plan(
             to_do = [cell for cell in cells if cell.id not in done]
             others = [one for one in compared if one.id not in done]
             plugins = tuple(path.resolve() for path in plugin)
-            found = estimated(to_do, who.n_lanes, plugins, cache or default_cache(), comparisons=others)
+            found = estimated(
+                to_do, who.n_lanes, plugins, cache or default_cache(), comparisons=others, device=who.device
+            )
         show_states(rows, head, as_json, found)
     else:
         show_states(rows, head, as_json)
