@@ -193,7 +193,7 @@ def test_a_hundred_thousand_tokens_go_through_within_the_bound(tmp_path: Path) -
     assert contributed["apart"] < 1e-5
     assert contributed["finite"]
     assert decomposed["peak"] < decomposed["bound"] < whole / 2
-    assert contributed["peak"] < contributed["bound"] < whole / 2
+    assert contributed["peak"] < contributed["bound"] < 0.6 * whole  # a fifth of it is the contributions themselves
 
 
 def in_megabytes(found: Mapping[str, float]) -> dict[str, float]:
