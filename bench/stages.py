@@ -223,6 +223,10 @@ class Workshop:
             return f"needs labels, and data set {cell.site.dataset.entry.name!r} has none"
         if "truth" in cell.method.built.reads and self.backbone(cell.site).truth is None:
             return f"needs the parts of the units, and backbone {cell.site.backbone.entry.name!r} has no known ones"
+        if hasattr(cell.method.built, "unfit"):
+            n_tokens = len(self.dataset(cell.site).train) * cell.site.tokens_per_image
+            if why := cell.method.built.unfit(n_tokens, self.site(cell.site).units):
+                return str(why)
         return self.lacking(cell.leader) if cell.leader else None
 
     def perform(self, payload: tuple[str, Any, Any], came: Came) -> Any:

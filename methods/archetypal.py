@@ -60,6 +60,11 @@ class ArchetypalSAE(TopKSAE):
         """How many atoms of a token are active."""
         return self.k or max(1, int(self.active_share * n_atoms))
 
+    def unfit(self, n_tokens: int, units: int) -> str:
+        """Why it cannot be applied to so many tokens at a site of so many units; empty where it can."""
+        n_points = self.n_points(round(self.expansion_factor * units))
+        return f"needs {n_points} tokens, a point each, and there are {n_tokens}" if n_tokens < n_points else ""
+
     def n_atoms(self, activations: ActivationSource, units: int) -> int:
         """As many as the expansion factor says.
 

@@ -93,7 +93,11 @@ class Method(Protocol):
     A method whose codes cannot be negative may say so with a class attribute `codes_are_nonnegative = True`. One whose
     options name files has a property `content`, a hash of what is in them, so that another file is another cell. One
     that knows what its `decompose` holds at most, beyond the program and its libraries, may say it before it is run:
-    `memory_bytes(n_tokens, d_in, units, n_threads) -> int | None`, None where nobody knows.
+    `memory_bytes(n_tokens, d_in, units, n_threads) -> int | None`, None where nobody knows; so may one that knows the
+    multiplications and additions of it: `flops(n_tokens, d_in, units) -> float`. One that cannot be applied to every
+    number of tokens says why in `unfit(n_tokens, units) -> str`, empty where it can: its cells are then skipped with
+    that reason. One whose options count tokens lists them, each with the least value that makes sense, in a class
+    attribute `scales`: on a slice of the data they shrink with it.
     """
 
     reads: ClassVar[frozenset[str]]

@@ -264,6 +264,12 @@ def test_what_does_not_fit_the_activations_is_named(method: Autoencoder, source:
         method.decompose(source, seed=0)
 
 
+def test_a_method_says_beforehand_what_it_would_refuse() -> None:
+    method = ArchetypalSAE(expansion_factor=2.0, points_per_atom=3.0)
+    assert method.unfit(59, 10) == "needs 60 tokens, a point each, and there are 59"
+    assert not method.unfit(60, 10)
+
+
 @pytest.mark.parametrize(
     "other",
     [TopKSAE(k=5), TopKSAE(k=4, epochs=7), BatchTopKSAE(k=4), VanillaSAE()],
