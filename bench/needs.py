@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -20,6 +21,7 @@ from bench.cache import digest
 from bench.cells import Cell, SiteSpec, Suite
 from bench.panels import load_panel
 from bench.registry import Registry
+from bench.rows import mapped_bytes
 from bench.shards import stored_bytes
 from bench.sites import find_layer
 from judges.costs import n_presentations
@@ -110,15 +112,11 @@ class Needs:
         return {**vars(self), "hours_of_arithmetic": self.hours}
 
 
-def needs_of(suite: Suite, cells: Sequence[Cell], registry: Registry, device: str = "cpu") -> Needs:
-    """What the cells need, and the suite's panel."""
+def needs_of(suite: Suite, cells: Sequence[Cell], registry: Registry, device: str = "cpu", n_threads: int = 1) -> Needs:
+    """What the cells need, and the suite's panel, where a process of so many threads works on that device."""
     sizes = {digest(site.identity): size_of(site) for site in suite.sites}
     own = [size for size in sizes.values() if size is not None]
-    memory = [
-        tell(size.images[0] * cell.site.tokens_per_image, size.d_in, size.units) or 0
-        for cell in cells
-        if (size := sizes[digest(cell.site.identity)]) and (tell := getattr(cell.method.built, "memory_bytes", None))
-    ]
+    memory = [held_bytes(cell, size, n_threads) for cell in cells if (size := sizes[digest(cell.site.identity)])]
     panel = load_panel(suite.panel, registry) if suite.panel else None
     calls = 0
     if panel is not None:
@@ -211,6 +209,17 @@ def forward_of(skeleton: nn.Module, layer: nn.Module, geometry: Any) -> tuple[in
     output = seen[0]
     positions = output[0, 0].numel() if isinstance(layer, nn.Conv2d) else output[0, ..., 0].numel()
     return positions, float(counter.get_total_flops())
+
+
+def held_bytes(cell: Cell, size: Size, n_threads: int) -> int:
+    """Most that a decomposition holds, the pages of its files included; 0 where its method does not tell."""
+    tell = getattr(cell.method.built, "memory_bytes", None)
+    n_tokens, itemsize = size.images[0] * cell.site.tokens_per_image, np.dtype(cell.site.stored).itemsize
+    own = tell(n_tokens, size.d_in, size.units, n_threads) if tell else None
+    if own is None:
+        return 0
+    files = mapped_bytes(n_tokens, size.d_in, itemsize, n_threads) + mapped_bytes(n_tokens, size.units, itemsize)
+    return int(own) + files
 
 
 def kept_bytes(cells: Sequence[Cell], sizes: Mapping[str, Size | None]) -> Iterator[int]:

@@ -72,7 +72,7 @@ def plan(
     names = {cell.name for cell in cells} | {one.name for one in compared}
     rows = [row for row in states(plan_of(loaded), outcomes(folder)) if row[0] in names]
     done = {key for _, key, state in rows if state.split(":")[0] in ("complete", "skipped")}
-    needs = needs_of(loaded, [cell for cell in cells if cell.id not in done], registry, who.device)
+    needs = needs_of(loaded, [cell for cell in cells if cell.id not in done], registry, who.device, who.n_threads)
     head: dict[str, Any] = {"suite": loaded.name, "run": str(folder), "needs": needs.as_json()}
     if estimate and len(done) < len(rows) and not needs.missing:
         tell(f"rehearsing what is to do, with {who.n_lanes} workers; --no-estimate leaves it out")
