@@ -24,7 +24,7 @@ from bench.geometry import ahead
 from bench.manifest import Facts
 from bench.passes import Taken, read_many, sampled_positions
 from bench.shards import FILLED, Shards, Wanted
-from bench.sites import Images
+from bench.sites import Images, Site
 
 VERSION = 2
 """Part of every entry's key; raised when the same site gives other tokens or they are cut into shards otherwise."""
@@ -86,8 +86,7 @@ def extract(wanted: Sequence[Wanted], folders: Sequence[Path], split: Split, rep
         raise ValueError("dataset: its probing split is empty; expected at least one image; choose another")
     backbone = wanted[0].site.backbone
     first = split.images(torch.arange(min(n, N_TRIED)))
-    size = images_at_once(backbone, first)
-    all_shards = shards_of(wanted, folders, first, n, size)
+    size, all_shards = shards_of(wanted, folders, first, n)
     check_room(all_shards)
     try:
         run(backbone, all_shards, split, size, report)
@@ -129,16 +128,19 @@ def write(due: Sequence[Shards], start: int, taken: Mapping[str, Taken]) -> None
 
 
 def shards_of(
-    wanted: Sequence[Wanted], folders: Sequence[Path], first: Images, n_images: int, size: int
-) -> list[Shards]:
-    """The shards of each, with the positions of all tokens drawn; sites whose positions agree share them."""
+    wanted: Sequence[Wanted], folders: Sequence[Path], first: Images, n_images: int
+) -> tuple[int, list[Shards]]:
+    """How many images are run together, and the shards of each with the positions of all tokens drawn.
+
+    Sites whose positions agree share them.
+    """
     sites = {one.site.path: one.site for one in wanted}
-    tried = read_many(wanted[0].site.backbone, list(sites.values()), first, stop=False)
+    size, all_positions = tried(list(sites.values()), first)
     drawn: dict[str, Int[Tensor, "images taken"]] = {}
     places: dict[tuple[str, int, int], tuple[int, int]] = {}
     shared: dict[tuple[Any, ...], Int[Tensor, "images taken"]] = {}
-    for (path, site), taken in zip(sites.items(), tried, strict=True):
-        kept = site.kept(taken.outputs.shape[1])
+    for (path, site), n_positions in zip(sites.items(), all_positions, strict=True):
+        kept = site.kept(n_positions)
         draws = tuple(dict.fromkeys((one.token_seed, one.per_image) for one in wanted if one.site.path == path))
         if (key := (draws, *kept.tolist())) not in shared:
             several = [sampled_positions(n_images, kept, per_image, seed) for seed, per_image in draws]
@@ -152,7 +154,7 @@ def shards_of(
     for one, folder in zip(wanted, folders, strict=True):
         begin, n_own = places[one.site.path, one.token_seed, one.per_image]
         found.append(Shards(one, folder, drawn[one.site.path], begin, n_own, size))
-    return found
+    return size, found
 
 
 def check_room(all_shards: Sequence[Shards]) -> None:
@@ -173,10 +175,12 @@ def check_room(all_shards: Sequence[Shards]) -> None:
         )
 
 
-@torch.no_grad()
-def images_at_once(backbone: Backbone, first: Images) -> int:
-    """How many images are run together: a power of two, by what the widest of all layers gives for an image."""
-    widest = [1]
+def tried(sites: Sequence[Site], first: Images) -> tuple[int, list[int]]:
+    """How many images are run together, and how many positions an image has at each site, in one run to the end.
+
+    The first is a power of two, by what the widest of all layers gives for an image.
+    """
+    backbone, widest = sites[0].backbone, [1]
 
     def look(_module: nn.Module, _args: object, output: object) -> None:
         if isinstance(output, Tensor):
@@ -185,6 +189,6 @@ def images_at_once(backbone: Backbone, first: Images) -> int:
     with ExitStack() as stack:
         for module in backbone.module.modules():
             stack.callback(module.register_forward_hook(look).remove)
-        backbone.module(backbone.transform(first))
+        taken = read_many(backbone, sites, first, stop=False)
     most = max(1, min(BATCH_IMAGES, BATCH_BYTES // max(widest)))
-    return 1 << (most.bit_length() - 1)
+    return 1 << (most.bit_length() - 1), [one.outputs.shape[1] for one in taken]

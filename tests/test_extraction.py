@@ -25,7 +25,7 @@ from bench.backbones import Backbone
 from bench.cache import Cache, Looking, NotCachedError, StorageError
 from bench.datasets import InMemory, Split
 from bench.evaluation import stream
-from bench.extraction import extract, images_at_once, stage
+from bench.extraction import extract, stage, tried
 from bench.geometry import BATCHES_AHEAD, Geometry, Seen, ahead
 from bench.passes import read_many, sampled_positions
 from bench.replay import Replay
@@ -181,7 +181,7 @@ def test_what_stands_behind_the_last_site_does_not_run(tmp_path: Path) -> None:
         count = lambda _module, _args, path=path: calls.update({path: calls.get(path, 0) + 1})  # noqa: E731
         backbone.module.get_submodule(path).register_forward_pre_hook(count)
     staged(tmp_path, wanted_at(backbone, PLACES[:2]), split_of(N_IMAGES))
-    assert calls == {"blocks.0.mlp.fc1": 2 + 6, "blocks.0.mlp.act": 2, "blocks.1": 2, "head": 2}
+    assert calls == {"blocks.0.mlp.fc1": 1 + 6, "blocks.0.mlp.act": 1, "blocks.1": 1, "head": 1}
 
 
 class Shared(nn.Module):
@@ -412,12 +412,13 @@ def test_evaluation_sees_the_same_of_files_as_of_memory() -> None:
 
 def test_what_is_run_at_once_follows_from_the_widest_layer_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone, images = backbone_of(vit()), split_of(2).images(slice(None))
+    sites = [Site(backbone, path) for path in (PLACES[0], "head")]
     monkeypatch.setattr("bench.extraction.BATCH_IMAGES", 256)
-    assert images_at_once(backbone, images) == 256
+    assert tried(sites, images) == (256, [5, 1])
     monkeypatch.setattr("bench.extraction.BATCH_BYTES", 20 * 5 * 48 * 4)  # 5 tokens of 48 units, and room for 20 images
-    assert images_at_once(backbone, images) == 16
+    assert tried(sites, images)[0] == 16
     monkeypatch.setattr("bench.extraction.BATCH_BYTES", 1)
-    assert images_at_once(backbone, images) == 1
+    assert tried(sites, images)[0] == 1
 
 
 def test_the_draws_are_those_of_one_generator_in_blocks() -> None:
