@@ -37,11 +37,15 @@ class Component:
     variants: "tuple[Component, ...]" = ()
 
     @property
+    def choices(self) -> dict[str, Any]:
+        """Its options, but for those that say where something is, and not what."""
+        places = getattr(self.built, "places", ())
+        return {name: value for name, value in self.options.items() if name not in places}
+
+    @property
     def identity(self) -> dict[str, Any]:
         """What it is, for keys: code, its version, options."""
-        places = getattr(self.built, "places", ())  # where something is, and not what
-        options = {name: value for name, value in self.options.items() if name not in places}
-        own = {"component": self.entry.identity, "version": self.built.version, "options": options}
+        own = {"component": self.entry.identity, "version": self.built.version, "options": self.choices}
         content = getattr(self.built, "content", "")  # of files that an option names
         own |= {"content": content} if content else {}
         return {**own, "variants": [variant.identity for variant in self.variants]} if self.variants else own
@@ -90,12 +94,12 @@ class SiteSpec:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Every option of it, for records."""
+        """Every option of it, for records; what only says where something is stays on the machine."""
         return {
-            "dataset": dict(self.dataset.options),
-            "backbone": dict(self.backbone.options),
+            "dataset": self.dataset.choices,
+            "backbone": self.backbone.choices,
             "tokens_per_image": self.tokens_per_image,
-            **({} if self.encoder is None else {"encoder": dict(self.encoder.options)}),
+            **({} if self.encoder is None else {"encoder": self.encoder.choices}),
             **self.choices,
         }
 
@@ -192,3 +196,7 @@ class Suite:
     compares: bool = False
     panel: str = ""
     changes: Changes = field(default_factory=Changes)
+
+    def judged_by(self, panel: str) -> "Suite":
+        """The same with another panel: "none" is nobody, an empty name the suite's own."""
+        return replace(self, panel="" if panel == "none" else panel or self.panel)

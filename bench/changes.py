@@ -8,11 +8,12 @@ read, so that everything after sees one suite; they are kept in `run.json`, and 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from bench import UsageError
 from bench.options import Problems
-from bench.registry import Entry, Registry, unknown
+from bench.registry import BUILT_IN, Entry, Registry, unknown
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,15 @@ class Changes:
         usual = asdict(Changes())
         return {name: value for name, value in asdict(self).items() if value != usual[name]}
 
+    def alike(self, other: "Changes") -> bool:
+        """Whether both change the same things; where data and weights are is nothing that a run is told apart by."""
+
+        def kind(one: Changes) -> Any:
+            names = sorted(pair.partition("=")[0] for pair in one.weights)
+            return replace(one, data="", weights=()), names, bool(one.data)
+
+        return bool(kind(self) == kind(other))
+
     def __str__(self) -> str:
         """As options of a command."""
         words = [f"--data {self.data}"] if self.data else []
@@ -98,7 +108,7 @@ class Changes:
         """One site with these changes."""
         changed = dict(table)
         if self.scale < 1:
-            changed["share"] = self.scale
+            changed["share"] = self.scale * table.get("share", 1.0)
         if self.precision:
             changed["precision"] = self.precision
         given = table.get("dataset")
@@ -107,7 +117,7 @@ class Changes:
             changed["dataset"], caveat = self.dataset(given, registry)
             caveats += [caveat] if caveat else []
         if caveats:
-            changed["caveat"] = "; ".join(caveats)
+            changed["caveat"] = "; ".join([*([table["caveat"]] if "caveat" in table else []), *caveats])
         for kind in ("backbone", "encoder"):
             name, named = component_name(table.get(kind)), dict(pair.split("=", 1) for pair in self.weights)
             weights = named.get(name, "random" if self.random_weights and loads_weights(name, registry) else "")
@@ -126,7 +136,8 @@ class Changes:
         if len(given_places) != len(places):
             wanted = f"{name}:{','.join(one.upper() for one in places)}" if places else name
             raise UsageError(f"--data: got {self.data!r}; expected {wanted}; change it")
-        changed = {"name": name, **dict(zip(places, given_places, strict=True))}
+        kept = own if own["name"] == name else {"name": name}
+        changed = {**kept, **dict(zip(places, given_places, strict=True))}
         return changed, "" if places else f"{name} in place of the suite's own data"
 
     def scaled(self, table: Any, registry: Registry) -> Any:
@@ -146,6 +157,24 @@ class Changes:
         if isinstance(table.get("at"), dict):
             changed["at"] = {site: shrunk(own) if isinstance(own, dict) else own for site, own in table["at"].items()}
         return changed
+
+
+def changes_from(
+    data: str, weights: Sequence[str], random_weights: bool, scale: float, precision: str, no_sweep: bool
+) -> Changes:
+    """What a command line says, with paths that mean the same wherever they are read later."""
+
+    def whole(place: str) -> str:
+        return str(Path(place).expanduser().absolute()) if Path(place).expanduser().exists() else place
+
+    name, colon, places = data.partition(":")
+    if colon:
+        data = f"{name}:{','.join(map(whole, places.split(',')))}"
+    elif data and data not in BUILT_IN["datasets"]:
+        data = whole(data)
+    pairs = (pair.partition("=") for pair in weights)
+    absolute = sorted(f"{name}{equals}{whole(path)}" for name, equals, path in pairs)
+    return Changes(data, tuple(absolute), random_weights, scale, precision, no_sweep)
 
 
 def is_count(value: Any) -> bool:

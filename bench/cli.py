@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from bench import UsageError, __version__, authors, decompositions, judge_commands, plan_commands
-from bench.changes import Changes
+from bench.changes import changes_from
 from bench.registry import Registry, suite_path
 from bench.terminal import (
     NO_FILTER,
@@ -81,7 +81,7 @@ def run(
 ) -> None:
     """Run a suite, or go on with it; print its table."""
     suite_path(suite)  # so that a misspelt name is told before anything heavy is imported
-    changes = Changes(data, tuple(weights), random_weights, scale, precision, no_sweep)
+    changes = changes_from(data, weights, random_weights, scale, precision, no_sweep)
     with waiting("reading the suite"):
         from bench.cache import default_cache
         from bench.needs import fetched
@@ -95,7 +95,7 @@ def run(
         loaded = load_suite(suite, registry, changes)
         if fetched(loaded):
             loaded = load_suite(suite, registry, changes)  # what cells are follows from their weights
-    loaded = replace(loaded, panel="" if panel == "none" else panel or loaded.panel)
+    loaded = loaded.judged_by(panel)
     folder = out or Path("runs") / loaded.name
     start = StartWorkshop(resolved(plugin), cache or default_cache(), who.n_threads, device=who.device)
     states = run_suite(
@@ -108,7 +108,8 @@ def run(
         cluster=who.cluster,
         is_quiet=quiet or as_json,
     )
-    broken = judge_commands.judged_at_the_end(loaded, folder, start, plugin, is_quiet=quiet or as_json)
+    here = replace(start, device="cpu")  # this process has no GPU of its own; exemplars are in the cache
+    broken = judge_commands.judged_at_the_end(loaded, folder, here, plugin, is_quiet=quiet or as_json)
     end(loaded, folder, states, broken, is_quiet=quiet, as_json=as_json)
 
 

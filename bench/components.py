@@ -43,8 +43,9 @@ def parse_sites(i: int, table: Mapping[str, Any], registry: Registry, problems: 
                 f"{where}.{name}: got {choices[name]!r}; expected one of {', '.join(get_args(kind))}; change it"
             )
     share = table.get("share", 1.0)
-    if not isinstance(share, int | float) or not 0 < share <= 1:
+    if type(share) not in (int, float) or not 0 < share <= 1:
         problems.add(f"{where}.share: got {share!r}; expected a share above 0 and up to 1; change it")
+        return []
     dataset, backbone = parts["dataset"], parts["backbone"]
     if not dataset or not backbone:
         return []

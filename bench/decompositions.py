@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from bench import UsageError
-from bench.changes import Changes
+from bench.changes import changes_from
 from bench.registry import Registry, suite_path, unknown
 from bench.terminal import (
     NO_PLUGINS,
@@ -47,7 +47,7 @@ def decompose(
 ) -> None:
     """Find some units of a cell's decomposition, so that several machines share it; then `run` the suite."""
     suite_path(suite)
-    changes = Changes(data, tuple(weights), random_weights, scale, precision, no_sweep)
+    changes = changes_from(data, weights, random_weights, scale, precision, no_sweep)
     start, _, stop = units.partition(":")
     if not (start.isdecimal() and stop.isdecimal()):
         raise UsageError(f"--units: got {units!r}; expected FROM:TO, 0:384 say; change it")
@@ -86,7 +86,7 @@ def export(
 ) -> None:
     """Write a cell's decomposition into a folder, for other programs."""
     suite_path(suite)
-    changes = Changes(data, tuple(weights), random_weights, scale, precision, no_sweep)
+    changes = changes_from(data, weights, random_weights, scale, precision, no_sweep)
     with waiting("reading the suite"):
         from bench.cache import default_cache
         from bench.export import written

@@ -68,7 +68,7 @@ def set_up(device: str) -> Where:
     torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
     if where.type == "cuda":
-        torch.cuda.set_device(where)
+        torch.cuda.set_device(where.index or 0)
     return where
 
 

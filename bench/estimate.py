@@ -121,6 +121,7 @@ def estimated(
     clock: Clock = time.perf_counter,
     comparisons: Sequence[Comparison] = (),
     device: str = "cpu",
+    gpus: Sequence[str] = (),
 ) -> Estimate:
     """What these cells will take in so many lanes; 0 works in this process. Comparisons are not rehearsed."""
     begin, load = time.perf_counter(), os.getloadavg()[0] if hasattr(os, "getloadavg") else None
@@ -128,7 +129,7 @@ def estimated(
     chunks = chunks_of([task for task in tasks if task.payload[0] not in ("evaluate", "compare")], max(n_lanes, 1))
     heard = Collected()
     start = StartCalibrator(plugins, cache, threads_of_a_lane(n_lanes), time.time(), clock, device=device)
-    run_tasks(chunks, n_lanes, start, heard)
+    run_tasks(chunks, n_lanes, start, heard, gpus=gpus)
     seconds: dict[str, float] = {}
     reasons: dict[str, str] = {}
     found = []

@@ -89,7 +89,7 @@ def check_folder(folder: Path, suite: str, changes: Changes) -> None:
         raise FolderError(
             f"--out: got {folder}, which holds a run of suite {found!r}; expected one of {suite!r}; give another folder"
         )
-    if kept != changes:
+    if not kept.alike(changes):
         raise FolderError(
             f"--out: got {folder}, which holds a run with {kept}; expected the same, not {changes}; give another folder"
         )

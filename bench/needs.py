@@ -257,7 +257,7 @@ def arithmetic(cells: Sequence[Cell], sizes: Mapping[str, Size | None]) -> dict[
                 n_tokens = size.images[0] * cell.site.tokens_per_image
                 found["decompositions"] += told(n_tokens, size.d_in, size.units)
             done.add(key)
-        n_atoms = size.units * getattr(cell.method.built, "expansion_factor", 8.0)
+        n_atoms = size.units * getattr(cell.method.built, "expansion_factor", 0.0)
         found["codes"] += 4.0 * size.tokens * size.units * n_atoms
     found["forward"] = sum(passes.values())
     return found

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from bench import UsageError
 from bench.cache import Cache, Looking, NotCachedError, default_cache
+from bench.changes import Changes
 from bench.decompositions import chosen_cell
+from bench.folder import changes_of
 from bench.registry import Registry
 from bench.stages import StartWorkshop
 from bench.suites import load_suite
@@ -46,7 +48,13 @@ class StartLooking(StartWorkshop):
 
 
 def opened(
-    suite: str, cell: str, *, n_images: int = 64, plugins: tuple[Path, ...] = (), cache: Path | None = None
+    suite: str,
+    cell: str,
+    *,
+    n_images: int = 64,
+    plugins: tuple[Path, ...] = (),
+    cache: Path | None = None,
+    run: Path | None = None,
 ) -> Opened:
     """A cell of a suite that was run.
 
@@ -56,11 +64,12 @@ def opened(
         n_images: How many images of the evaluation split to read.
         plugins: Plugin files of the run.
         cache: Its cache, if not the default one.
+        run: Its folder, for a run whose command line said more than the suite (`--data`, `--scale`, ...).
 
     Raises:
         UsageError: There is no such suite or cell, or the cache does not hold what was made of it.
     """
-    chosen = chosen_cell(load_suite(suite, Registry(plugins)), cell)
+    chosen = chosen_cell(load_suite(suite, Registry(plugins), changes_of(run) if run else Changes()), cell)
     where = cache or default_cache()
     workshop = StartLooking(plugins, where).workshop(lambda what, done, total: None, lambda text: None)
     try:

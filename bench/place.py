@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 
-from bench import activations, extraction
+from bench import activations, extraction, heads
 from bench.activations import SiteImages, TensorSource, quietly
 from bench.backbones import Backbone
 from bench.cache import NotCachedError
@@ -81,7 +82,7 @@ class Place:
             backbone = workshop.backbone(spec)
         except NotCachedError:
             self.is_kept = False
-            backbone = barely_trained(spec.backbone.built, self.dataset)
+            backbone = barely_trained(spec.backbone.built, self.dataset).on(workshop.device, spec.precision)
         self.site = Site(backbone, spec.module)
         self.read_some(clock)
 
@@ -97,7 +98,8 @@ class Place:
                 found = activations.opened(Path(folder) / "0" / FILLED, self.site, split, quietly).read(slice(None))
                 inputs, outputs = found.needed_inputs().clone(), found.outputs.clone()
         images = SiteImages(self.site, split)
-        self.tokens = TensorSource(inputs, outputs, self.site.weight, self.site.bias, images=images)
+        weight, bias = self.site.weight.cpu(), None if self.site.bias is None else self.site.bias.cpu()
+        self.tokens = TensorSource(inputs, outputs, weight, bias, images=images)
         self.n_read = n
         self.n_tokens = len(outputs) // n * len(split)
         self.few = min(n, MOST_AT_ONCE)
@@ -132,7 +134,16 @@ def barely_trained(factory: Any, dataset: Dataset) -> Backbone:
     for n in FIRST_IMAGES:
         try:
             weights = factory.weights(replace(dataset, train=First(dataset.train, n)), quietly)
-            return factory.assemble(weights, dataset)  # type: ignore[no-any-return]
+            made: Backbone = factory.assemble(weights, dataset)
+            return with_some_head(made, dataset) if heads.needs_head(factory, len(dataset.classes)) else made
         except (ArithmeticError, ValueError) as error:  # a schedule that has too few steps, say
             why = error
     raise ValueError(f"backbone: {factory} cannot be trained on the first {n} images: {why}") from why
+
+
+def with_some_head(backbone: Backbone, dataset: Dataset) -> Backbone:
+    """The backbone with a head of the right shape that nobody fitted."""
+    width = next(heads.features_of(backbone, dataset, torch.arange(1))).shape[1]
+    n_classes = len(dataset.classes)
+    head = {"weight": torch.zeros(n_classes, width), "bias": torch.zeros(n_classes)}
+    return heads.headed(backbone, head)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.changes import Changes
+from bench.changes import changes_from
 from bench.registry import Registry, suite_path
 from bench.terminal import (
     NO_FILTER,
@@ -18,6 +18,7 @@ from bench.terminal import (
     NoSweep,
     Only,
     Out,
+    PanelName,
     Plugins,
     PrecisionName,
     RandomWeights,
@@ -49,12 +50,13 @@ def plan(
     cache: CacheDir = None,
     workers: Workers = None,
     device: Device = "cpu",
+    panel: PanelName = "",
     estimate: Annotated[bool, typer.Option(help="Rehearse what is to do, to say how long it will take.")] = True,
     as_json: Json = False,
 ) -> None:
     """Show what `run` would do, cell by cell, how long it would take, and what it needs."""
     suite_path(suite)
-    changes = Changes(data, tuple(weights), random_weights, scale, precision, no_sweep)
+    changes = changes_from(data, weights, random_weights, scale, precision, no_sweep)
     with waiting("reading the suite"):
         from bench.folder import check_folder, outcomes, states
         from bench.needs import needs_of
@@ -64,7 +66,7 @@ def plan(
 
         who = workers_of("local", "", device, workers)
         registry = Registry(plugin)
-        loaded = load_suite(suite, registry, changes)
+        loaded = load_suite(suite, registry, changes).judged_by(panel)
     folder = out or Path("runs") / loaded.name
     check_folder(folder, loaded.name, changes)
     cells = selected(loaded.cells, only)

@@ -19,6 +19,9 @@ from metrics.similarity import Stability
 from results.ledger import Ledger
 from results.records import COMPLETE, FAILED, SKIPPED, STATUS, Record
 
+CHANGED = Failure("the data or the weights are not what they were when the run began; run the same command again")
+"""What becomes of a cell that a worker knows under another name: the name follows from what the files hold."""
+
 
 @dataclass(frozen=True)
 class Recorder:
@@ -52,7 +55,7 @@ class Recorder:
         """A cell that is over leaves its records, a failed one its reason."""
         if task.payload[0] == "evaluate":
             for cell in task.payload[1]:
-                self.measured(cell, outcome if isinstance(outcome, Failure) else outcome[cell.id])
+                self.measured(cell, outcome if isinstance(outcome, Failure) else outcome.get(cell.id, CHANGED))
         elif task.payload[0] == "compare":
             self.ledger.append_cell(guarded(partial(self.comparison_records, task.payload[1]), outcome))
         elif task.payload[0] == "sweep" and not isinstance(outcome, Skipped):

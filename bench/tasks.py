@@ -65,9 +65,9 @@ def shares_of(cell: Cell, needs: tuple[str, ...], n_workers: int) -> list[Task]:
     if n_workers < 2 or cell.leader is not None or not isinstance(method, Divisible):
         return []
     return [
-        Task(f"units {cell.id} {index}", f"{cell.name}: share {index + 1} of {n_workers}", payload, needs)
+        Task(f"units {cell.id} {share}", f"{cell.name}: share {share}", ("units", cell, (index, n_workers)), needs)
         for index in range(n_workers)
-        for payload in [("units", cell, (index, n_workers))]
+        for share in [f"{index + 1} of {n_workers}"]
     ]
 
 

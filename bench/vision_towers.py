@@ -5,6 +5,7 @@ of a larger checkpoint only its tensors are read. Images become squares as the s
 """
 
 import functools
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,10 +17,13 @@ from torch import Tensor, nn
 
 from bench import UsageError, zoo
 from bench.backbones import Backbone, Standardised
+from bench.cache import digest
 from bench.geometry import Geometry
 from bench.loaded import Loaded
 from bench.weights import Origin, given
 
+ELSEWHERE = ("_name_or_path", "transformers_version")
+"""What a configuration says of where and by what it was read, and not of the model."""
 INTERPOLATIONS: dict[int, Literal["bilinear", "bicubic"]] = {2: "bilinear", 3: "bicubic"}
 
 
@@ -93,6 +97,15 @@ class HFBackbone(Loaded):
         """The repository; of a folder, nothing is published."""
         is_folder = Path(self.model).is_dir()
         return Origin(self.model, "" if is_folder else self.model)
+
+    @property
+    def content(self) -> str:
+        """What stands at its places, and the configurations that are read beside the weights."""
+        own = [
+            {name: value for name, value in one.to_dict().items() if name not in ELSEWHERE}
+            for one in (self.config, self.processor)
+        ]
+        return f"{super().content}, configurations {digest({'both': json.dumps(own, sort_keys=True, default=str)})}"
 
     def paths(self) -> tuple[Path, ...]:
         """The files of the weights as far as they are here; those of a model's folder without being told."""

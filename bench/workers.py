@@ -18,7 +18,7 @@ class Workers:
 
     Attributes:
         device: What a worker computes on, as it sees it: one that has a GPU to itself calls it "cuda".
-        gpus: The GPU of each process; empty where they are not told apart.
+        gpus: The GPU of each process, an empty text for none.
         n_lanes: How many processes work here; 0 works in this one.
         n_threads: Threads of each.
         cluster: Ray's workers instead; None without Ray.
@@ -55,7 +55,7 @@ def workers_of(engine: str, address: str, device: str, n: int | None) -> Workers
         return Workers(device, (), 0, n_threads, Cluster(address or None, n, n_threads, float(device == "cuda")))
     if device == "cpu":
         n_lanes = min(2, os.cpu_count() or 1) if n is None else n
-        return Workers("cpu", (), n_lanes, threads_of_a_lane(n_lanes), None)
+        return Workers("cpu", ("",) * n_lanes, n_lanes, threads_of_a_lane(n_lanes), None)  # "": they see no GPU
     if not re.fullmatch(r"cuda|cuda:\d+(,cuda:\d+)*", device):
         raise UsageError(
             f'--device: got {device!r}; expected "cpu", "cuda", or GPUs such as "cuda:0,cuda:2"; change it'

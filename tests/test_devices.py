@@ -356,6 +356,16 @@ def test_a_gpu_gives_the_processors_numbers(
                 assert one.value == pytest.approx(value.value, rel=0.02, abs=1.0), (label, name)
 
 
+@pytest.mark.parametrize(("name", "index"), [("cuda", 0), ("cuda:1", 1)])
+def test_a_lane_takes_the_gpu_that_it_sees(name: str, index: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[Any] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    assert devices.set_up(name).type == "cuda"
+    assert taken == [index]  # torch refuses a device without a number
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_is_set_up_and_named() -> None:
     assert devices.set_up("cuda:0") == torch.device("cuda", 0)
