@@ -1,5 +1,6 @@
 """The commands that look at a run and do nothing of it: what is to do and what it takes, and how it stands."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -85,14 +86,11 @@ def plan(
             to_do = [cell for cell in cells if cell.id not in done]
             others = [one for one in compared if one.id not in done]
             plugins = tuple(path.resolve() for path in plugin)
-            found = estimated(
-                to_do, who.n_lanes, plugins, cache or default_cache(), comparisons=others, device=who.device
-            )
-        show_states(rows, head, as_json, found)
+            where = cache or default_cache()
+            found = estimated(to_do, who.n_lanes, plugins, where, comparisons=others, device=who.device, gpus=who.gpus)
+        show_states(rows, head, as_json, found, needs.lines())
     else:
-        show_states(rows, head, as_json)
-    for line in () if as_json else needs.lines():
-        print(line)
+        show_states(rows, head, as_json, lines=needs.lines())
 
 
 def status(run_dir: RunDir, as_json: Json = False) -> None:
@@ -104,9 +102,13 @@ def status(run_dir: RunDir, as_json: Json = False) -> None:
 
 
 def show_states(
-    rows: list[tuple[str, str, str]], head: dict[str, Any], as_json: bool, estimate: "Estimate | None" = None
+    rows: list[tuple[str, str, str]],
+    head: dict[str, Any],
+    as_json: bool,
+    estimate: "Estimate | None" = None,
+    lines: Sequence[str] = (),
 ) -> None:
-    """Print the states of cells, how many there are of each, and what is expected of those that are to do."""
+    """Print the states of cells, what else there is to say, how many there are of each, and what is expected."""
     counts: dict[str, int] = {}
     for _, _, state in rows:
         short = state.split(":")[0]
@@ -122,6 +124,6 @@ def show_states(
     for cell, key, state in rows:
         print(f"{cell:<{width}}  {key}  {state}{estimate.clause(key) if estimate else ''}")
     total = f"; {estimate}" if estimate else ""
-    for line in estimate.shared() if estimate else ():
+    for line in (*(estimate.shared() if estimate else ()), *lines):
         print(line)
     print(f"{head['suite']}: " + ", ".join(f"{n} {state}" for state, n in counts.items()) + total)

@@ -9,6 +9,7 @@ import os
 import signal
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -78,10 +79,11 @@ def serve(pipe: Connection, start: Start, kept: Kept | None) -> None:
 def inherited(environment: Mapping[str, str]) -> Iterator[None]:
     """Variables that a process started meanwhile has from its first instant on, before it imports anything.
 
-    It inherits too that Ctrl-C is ignored, so that it is the parent's to handle.
+    It inherits too that Ctrl-C is held back, so that it is the parent's to handle, who gets it afterwards.
     """
     before = {name: os.environ.get(name) for name in environment}
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource_tracker.ensure_running()  # where it is only started later, it lets the signal through
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     os.environ.update(environment)
     try:
         yield
@@ -90,7 +92,7 @@ def inherited(environment: Mapping[str, str]) -> Iterator[None]:
             os.environ.pop(name)
             if value is not None:
                 os.environ[name] = value
-        signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 class Lane:

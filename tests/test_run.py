@@ -300,8 +300,7 @@ def test_a_folder_of_a_run_killed_in_its_first_second_is_taken_up(shell: Shell, 
 BAD = {
     "suite": (
         ["run", "smok"],
-        "suite: got 'smok'; did you mean 'smoke'? expected one of ablations, efficiency, full, planted, probes, "
-        "properties, quick, smoke, sweep",
+        "suite: got 'smok'; did you mean 'smoke'? expected one of ablations, efficiency, full, paper-table2, ",
     ),
     "method": (["check-method", "eludee"], "method: got 'eludee'; did you mean 'elude'?"),
     "kind": (["list", "method"], "KIND: got 'method'; did you mean 'methods'?"),

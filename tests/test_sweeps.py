@@ -167,9 +167,9 @@ def test_where_the_method_cannot_be_applied_sweep_and_cells_are_skipped_and_say_
     }
     said = [line[9:] for line in capsys.readouterr().err.splitlines()]
     assert said[-5:-2] == [
-        "4/8 shapes/topk_sae: sweep of 4 skipped: needs labels",
-        "5/8 shapes/topk_sae/t42/i42 skipped: needs labels",
-        "6/8 shapes/topk_sae/t7/i42 skipped: needs labels",
+        "3/7 shapes/topk_sae: sweep of 4 skipped: needs labels",
+        "4/7 shapes/topk_sae/t42/i42 skipped: needs labels",
+        "5/7 shapes/topk_sae/t7/i42 skipped: needs labels",
     ]
 
 
