@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from large import LARGE
 
 from bench import template
 from bench.registry import Registry
@@ -146,7 +147,9 @@ def test_the_same_seeds_give_the_same_records(shell: Shell, finished: Path, tmp_
     assert table_of(tmp_path / "again") == table_of(finished)
 
 
-@pytest.mark.parametrize("after", ["cache/backbones", "cache/decompositions", "run/records.jsonl"])
+@pytest.mark.parametrize(
+    "after", [pytest.param("cache/backbones", marks=LARGE), "cache/decompositions", "run/records.jsonl"]
+)
 def test_a_killed_run_goes_on_to_the_same_table(after: str, finished: Path, tmp_path: Path) -> None:
     shell = Shell(tmp_path / "cache", tmp_path)
     process = subprocess.Popen(

@@ -2,7 +2,6 @@
 
 import gc
 import math
-import os
 import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,6 +13,7 @@ import pytest
 import timm
 import torch
 import transformers
+from large import LARGE
 from numpy import ndarray
 from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
@@ -94,13 +94,9 @@ LAST = {
 """Of the last site: width in, units, positions; and the tokens before the patches."""
 
 
-LARGE = pytest.mark.skipif(
-    "ELUDEBENCH_LARGE" not in os.environ, reason="400 million random weights: minutes; ELUDEBENCH_LARGE=1 runs it"
-)
-
-
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=LARGE if name == "llava_onevision" else ()) for name in zoo.ROWS]
+    "name",
+    [pytest.param(name, marks=LARGE if name in ("dinov2_vitl14", "llava_onevision") else ()) for name in zoo.ROWS],
 )
 def test_a_backbone_of_table_8_at_its_real_size(name: str) -> None:
     d_in, units, n_positions, prefix = LAST[name]
