@@ -24,7 +24,7 @@ from bench.provenance import provenance
 from bench.registry import Registry
 from bench.rows import Rows
 from bench.shards import Wanted
-from bench.sites import Site
+from bench.sites import Site, find_layer
 from bench.slices import sampled
 from methods import artifacts
 from methods.protocol import Decomposition, Divisible, Follower
@@ -225,7 +225,8 @@ class Workshop:
             return f"needs the parts of the units, and backbone {cell.site.backbone.entry.name!r} has no known ones"
         if hasattr(cell.method.built, "unfit"):
             n_tokens = len(self.dataset(cell.site).train) * cell.site.tokens_per_image
-            if why := cell.method.built.unfit(n_tokens, self.site(cell.site).units):
+            layer = find_layer(cell.site.backbone.built.skeleton(), cell.site.module)  # there may be no weights yet
+            if why := cell.method.built.unfit(n_tokens, layer.weight.shape[0]):
                 return str(why)
         return self.lacking(cell.leader) if cell.leader else None
 

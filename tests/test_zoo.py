@@ -102,7 +102,8 @@ def test_a_backbone_of_table_8_at_its_real_size(name: str) -> None:
     d_in, units, n_positions, prefix = LAST[name]
     factory, row = factory_of(name, checkpoint="random", seed=3), zoo.ROWS[name]
     assert_keeps_to_the_protocol(factory)
-    assert (factory.content, factory.missing, factory.warning) == ("random", "", "random weights")
+    assert factory.content.split(",")[0] == "random"
+    assert (factory.missing, factory.warning) == ("", "random weights")
     skeleton = dict(factory.skeleton().named_modules())
     for place in row.places:
         layer = skeleton[place.path]
