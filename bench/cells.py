@@ -16,6 +16,9 @@ from metrics.catalogue import MetricRow
 Precision = Literal["float32", "bfloat16", "float16"]
 Stored = Literal["float32", "float16"]
 
+OF_PANELS = frozenset({"verdicts", "proxy_verdicts", "paper-table3"})
+"""Tables of nothing but what one kind of panel says."""
+
 VERSION = 1
 """Part of every cell's identity; raised when the bench itself computes something differently."""
 
@@ -198,5 +201,11 @@ class Suite:
     changes: Changes = field(default_factory=Changes)
 
     def judged_by(self, panel: str) -> "Suite":
-        """The same with another panel: "none" is nobody, an empty name the suite's own."""
-        return replace(self, panel="" if panel == "none" else panel or self.panel)
+        """The same with another panel: "none" is nobody, an empty name the suite's own.
+
+        Tables of what another panel would have said are left out; the leaderboard is there in any case.
+        """
+        if not panel:
+            return self
+        tables = tuple(name for name in self.tables if name not in OF_PANELS) or ("leaderboard",)
+        return replace(self, panel="" if panel == "none" else panel, tables=tables)
