@@ -184,6 +184,10 @@ def prefix_of(module: nn.Module) -> tuple[str, ...]:
     return prefix
 
 
+FACTORY_NEEDS = ("version", "trained_on_dataset", "skeleton", "weights", "assemble")
+"""What a `BackboneFactory` has to have; the rest of it may be left out."""
+
+
 @runtime_checkable
 class BackboneFactory(Protocol):
     """A frozen dataclass of options that makes a backbone in two steps, so that the dear one can be cached.

@@ -16,9 +16,6 @@ from metrics.catalogue import MetricRow
 Precision = Literal["float32", "bfloat16", "float16"]
 Stored = Literal["float32", "float16"]
 
-OF_PANELS = frozenset({"verdicts", "proxy_verdicts", "paper-table3"})
-"""Tables of nothing but what one kind of panel says."""
-
 VERSION = 1
 """Part of every cell's identity; raised when the bench itself computes something differently."""
 
@@ -83,8 +80,8 @@ class SiteSpec:
     caveat: str = ""
 
     @property
-    def choices(self) -> dict[str, Any]:
-        """What of the options below is not as usual."""
+    def unusual(self) -> dict[str, Any]:
+        """Those of its own options that are not as usual."""
         usual = {"precision": "float32", "stored": "float32", "share": 1.0}
         return {name: getattr(self, name) for name, value in usual.items() if getattr(self, name) != value}
 
@@ -103,7 +100,7 @@ class SiteSpec:
             "backbone": self.backbone.choices,
             "tokens_per_image": self.tokens_per_image,
             **({} if self.encoder is None else {"encoder": self.encoder.choices}),
-            **self.choices,
+            **self.unusual,
         }
 
     @property
@@ -115,7 +112,7 @@ class SiteSpec:
             "module": self.module,
             "tokens_per_image": self.tokens_per_image,
             **({} if self.encoder is None else {"encoder": self.encoder.identity}),
-            **self.choices,
+            **self.unusual,
         }
 
 
@@ -199,13 +196,3 @@ class Suite:
     compares: bool = False
     panel: str = ""
     changes: Changes = field(default_factory=Changes)
-
-    def judged_by(self, panel: str) -> "Suite":
-        """The same with another panel: "none" is nobody, an empty name the suite's own.
-
-        Tables of what another panel would have said are left out; the leaderboard is there in any case.
-        """
-        if not panel:
-            return self
-        tables = tuple(name for name in self.tables if name not in OF_PANELS) or ("leaderboard",)
-        return replace(self, panel="" if panel == "none" else panel, tables=tables)

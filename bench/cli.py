@@ -85,17 +85,18 @@ def run(
     with waiting("reading the suite"):
         from bench.cache import default_cache
         from bench.needs import fetched
+        from bench.panels import judged_by
         from bench.runner import run as run_suite
+        from bench.runner import selected
         from bench.stages import StartWorkshop
         from bench.suites import load_suite
         from bench.workers import workers_of
 
         who = workers_of(engine, address, device, workers)
         registry = Registry(plugin)
-        loaded = load_suite(suite, registry, changes)
-        if fetched(loaded):
-            loaded = load_suite(suite, registry, changes)  # what cells are follows from their weights
-    loaded = loaded.judged_by(panel)
+        loaded = judged_by(load_suite(suite, registry, changes), panel, registry)
+        if fetched(selected(loaded.cells, only)):  # what cells are follows from their weights
+            loaded = judged_by(load_suite(suite, registry, changes), panel, registry)
     folder = out or Path("runs") / loaded.name
     start = StartWorkshop(resolved(plugin), cache or default_cache(), who.n_threads, device=who.device)
     states = run_suite(

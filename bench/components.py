@@ -5,6 +5,7 @@ from typing import Any, get_args
 
 from bench import UsageError, zoo
 from bench.asked import found
+from bench.backbones import FACTORY_NEEDS
 from bench.cells import Component, Precision, SiteSpec, Stored
 from bench.lanes import one_line
 from bench.options import Problems, built, checked_keys
@@ -16,7 +17,7 @@ SITE_KEYS |= dict.fromkeys(("precision", "stored"), str)
 SITE_KEYS |= dict.fromkeys(("dataset", "backbone", "encoder"), (str, dict))
 NEEDED = {
     "dataset": ("version", "load"),
-    "backbone": ("version", "trained_on_dataset", "skeleton", "weights", "assemble"),
+    "backbone": FACTORY_NEEDS,
     "method": ("version", "reads", "properties", "decompose", "encode"),
 }
 

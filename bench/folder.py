@@ -22,6 +22,8 @@ from results.tables import TABLES, find_table, render
 
 PLAN, LEDGER, OUTCOMES = "run.json", "records.jsonl", "outcomes"
 SCHEMA = 1
+ABSENT = "absent"
+"""The content of a data set that is not there: its site has not been run."""
 TAKEN_OVER = {
     kind: frozenset(
         column.metric
@@ -66,8 +68,8 @@ def changes_of(folder: Path) -> Changes:
     return Changes.kept_in(read_plan(folder, "--out")) if (folder / PLAN).exists() else Changes()
 
 
-def check_folder(folder: Path, suite: str, changes: Changes) -> None:
-    """Refuse a folder that belongs to another suite, to the same with other changes, or to something else.
+def check_folder(folder: Path, plan: Mapping[str, Any]) -> None:
+    """Refuse a folder that holds something else than a run of this plan's suite, with its changes, on its images.
 
     Raises:
         FolderError: It is a file, holds another run, or holds other things.
@@ -83,8 +85,8 @@ def check_folder(folder: Path, suite: str, changes: Changes) -> None:
         raise FolderError(
             f"--out: got {folder}, which is not empty and holds no run; expected a new folder or a run's; give another"
         )
-    plan = read_plan(folder, "--out")
-    found, kept = plan["suite"], Changes.kept_in(plan)
+    before, suite, changes = read_plan(folder, "--out"), plan["suite"], Changes.kept_in(plan)
+    found, kept = before["suite"], Changes.kept_in(before)
     if found != suite:
         raise FolderError(
             f"--out: got {folder}, which holds a run of suite {found!r}; expected one of {suite!r}; give another folder"
@@ -93,6 +95,14 @@ def check_folder(folder: Path, suite: str, changes: Changes) -> None:
         raise FolderError(
             f"--out: got {folder}, which holds a run with {kept}; expected the same, not {changes}; give another folder"
         )
+    listed = {site["label"]: site.get("content", ABSENT) for site in before["sites"]}
+    for site in plan["sites"]:
+        was, now = listed.get(site["label"], ABSENT), site.get("content", ABSENT)
+        if was != now and ABSENT not in (was, now):
+            raise FolderError(
+                f"--out: got {folder}, whose run read other files at {site['label']}: the hash of "
+                f"their list was {was[:12]} and is {now[:12]}; expected the same; put them back, or give another folder"
+            )
 
 
 def make_folder(folder: Path) -> None:
@@ -155,7 +165,7 @@ def layout_of(plan: Mapping[str, Any]) -> Layout:
         if name not in shown and (row := plugins.get(name) or catalogued(name))
     ]
     return Layout(
-        sites=tuple(Site(**{**site, "warnings": tuple(site.get("warnings", ()))}) for site in plan["sites"]),
+        sites=tuple(site_of(site) for site in plan["sites"]),
         labels=tuple(plan["labels"]),
         token_seeds=tuple(plan["token_seeds"]),
         init_seeds=tuple(plan["init_seeds"]),
@@ -174,6 +184,12 @@ def layout_of(plan: Mapping[str, Any]) -> Layout:
         measured=measured_in(plan),
         others=tuple(others),
     )
+
+
+def site_of(kept: Mapping[str, Any]) -> Site:
+    """A site as tables know it."""
+    told = {name: kept[name] for name in ("label", "dataset", "backbone", "module")}
+    return Site(**told, warnings=tuple(kept.get("warnings", ())))
 
 
 def captions(plan: Mapping[str, Any]) -> dict[str, str]:

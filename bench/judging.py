@@ -20,12 +20,13 @@ from bench import UsageError
 from bench.cache import digest
 from bench.cells import Cell, SiteSpec, Suite
 from bench.exemplars import N_SHOWN, Shown
-from bench.folder import PLAN, check_folder, outcomes, read_plan
+from bench.folder import check_folder, outcomes, read_plan
 from bench.geometry import Seen
 from bench.judged import FOLDER, PICTURES, REPLIES, Context, beside_others
 from bench.lanes import Failure
 from bench.measuring import exemplars_of
 from bench.panels import Panel
+from bench.runner import plan_of
 from bench.stages import Workshop
 from judges.asking import Asked, ask_panel, preflight
 from judges.drawn import Drawn, merged
@@ -61,8 +62,7 @@ def contests(suite: Suite, folder: Path) -> list[Contest]:
     Raises:
         UsageError: At no site are there two, or the run is another suite's.
     """
-    if (folder / PLAN).exists():
-        check_folder(folder, suite.name, suite.changes)
+    check_folder(folder, plan_of(suite))
     there = {cell["id"] for cell in read_plan(folder, "--out")["cells"]}
     state = {key: str(group[-1].text) for key, group in outcomes(folder).items() if key in there}
     found = [contest_at(suite, site, state) for site in suite.sites]

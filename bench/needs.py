@@ -1,13 +1,14 @@
 """What a run needs beside its time: files that are not there, disk, memory, calls to judges, and the arithmetic.
 
 All of it follows from the suite and from the sizes of networks and data sets, so it can be told before there are
-weights or images. The arithmetic is counted, and divided by what a matrix product reaches on this machine: hours below
-which no run on this device can stay, GPU hours where it is a GPU. `bench.estimate` rehearses instead, where it can.
+weights or images. The arithmetic is counted, and divided by what a float32 matrix product reaches on this machine: GPU
+hours where it is a GPU. What works in 16 bits or skips zeros takes less, and all else more; `bench.estimate` rehearses
+instead, where it can.
 """
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +66,7 @@ class Needs:
     Attributes:
         missing: What is not there, a line each, with what to do.
         disk_bytes: Of the activations that are kept.
+        spool_bytes: Of the outputs that one evaluation puts by while it lasts, where the disk has room.
         memory_bytes: Most that a decomposition holds, of the methods that tell.
         judges: The panel's judges.
         calls: To each of them.
@@ -76,6 +78,7 @@ class Needs:
 
     missing: tuple[str, ...]
     disk_bytes: int
+    spool_bytes: int
     memory_bytes: int
     judges: tuple[str, ...]
     calls: int
@@ -92,6 +95,8 @@ class Needs:
     def lines(self) -> list[str]:
         """For people."""
         disk = f"disk: {self.disk_bytes / 1e9:.3g} GB of activations"
+        if self.spool_bytes:
+            disk += f", {self.spool_bytes / 1e9:.3g} GB while a worker evaluates, where there is room"
         memory = f"memory: {self.memory_bytes / 1e9:.3g} GB at most in a decomposition, of those that tell"
         found = [f"missing: {line}" for line in self.missing]
         if self.is_assumed:
@@ -112,20 +117,34 @@ class Needs:
         return {**vars(self), "hours_of_arithmetic": self.hours}
 
 
-def needs_of(suite: Suite, cells: Sequence[Cell], registry: Registry, device: str = "cpu", n_threads: int = 1) -> Needs:
-    """What the cells need, and the suite's panel, where a process of so many threads works on that device."""
-    sizes = {digest(site.identity): size_of(site) for site in suite.sites}
+def needs_of(
+    suite: Suite,
+    chosen: Sequence[Cell],
+    registry: Registry,
+    device: str = "cpu",
+    n_threads: int = 1,
+    *,
+    done: Collection[str] = (),
+) -> Needs:
+    """What these cells need, but for those that are done, where a process of so many threads works on that device.
+
+    The suite's panel judges the done ones as well.
+    """
+    sites = sites_of(chosen)
+    sizes = {digest(site.identity): size_of(site) for site in sites}
     own = [size for size in sizes.values() if size is not None]
+    cells = [cell for cell in chosen if cell.id not in done]
     memory = [held_bytes(cell, size, n_threads) for cell in cells if (size := sizes[digest(cell.site.identity)])]
     panel = load_panel(suite.panel, registry) if suite.panel else None
     calls = 0
     if panel is not None:
-        n_methods = [len({cell.label for cell in cells if cell.site == site}) for site in suite.sites]
+        n_methods = [len({cell.label for cell in chosen if cell.site == site}) for site in sites]
         options = {"unit_pairs": panel.settings.unit_pairs, "token_seeds": len(suite.token_seeds)}
         calls = sum(n_presentations(n, **options) for n in n_methods if n > 1)
     return Needs(
-        missing=tuple(missing_in(suite)),
+        missing=tuple(missing_in(sites)),
         disk_bytes=sum(kept_bytes(cells, sizes)),
+        spool_bytes=max((4 * size.tokens * size.units for size in own), default=0) if cells else 0,
         memory_bytes=max(memory, default=0),
         judges=tuple(judge.name for judge in panel.judges) if panel else (),
         calls=calls,
@@ -136,14 +155,19 @@ def needs_of(suite: Suite, cells: Sequence[Cell], registry: Registry, device: st
     )
 
 
-def fetched(suite: Suite) -> bool:
-    """Whether something was downloaded that was missing.
+def sites_of(cells: Sequence[Cell]) -> list[SiteSpec]:
+    """Where the cells are, in order."""
+    return list({cell.site.label: cell.site for cell in cells}.values())
+
+
+def fetched(cells: Sequence[Cell]) -> bool:
+    """Whether something was downloaded that these cells lacked.
 
     Raises:
         UsageError: Something is missing and cannot be had; all of it is named.
     """
     problems, is_new = [], False
-    for what, built in missing_in(suite).items():
+    for what, built in missing_in(sites_of(cells)).items():
         if not hasattr(built, "fetch"):
             problems.append(what)
             continue
@@ -157,10 +181,10 @@ def fetched(suite: Suite) -> bool:
     return is_new
 
 
-def missing_in(suite: Suite) -> dict[str, Any]:
+def missing_in(sites: Sequence[SiteSpec]) -> dict[str, Any]:
     """What is not there, in words that begin with the sites, and the component that it is missing of."""
     found: dict[str, tuple[list[str], Any]] = {}
-    for site in suite.sites:
+    for site in sites:
         for component in (site.dataset, site.backbone, site.encoder):
             if component and (why := getattr(component.built, "missing", "")):
                 found.setdefault(why, ([], component.built))[0].append(site.label)
@@ -259,7 +283,7 @@ def arithmetic(cells: Sequence[Cell], sizes: Mapping[str, Size | None]) -> dict[
             done.add(key)
         n_atoms = size.units * getattr(cell.method.built, "expansion_factor", 0.0)
         found["codes"] += 4.0 * size.tokens * size.units * n_atoms
-    found["forward"] = sum(passes.values())
+    found["forward"] = sum(passes.values(), start=0.0)
     return found
 
 

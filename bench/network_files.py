@@ -6,7 +6,6 @@ with its default options. A class with options of its own belongs in a plugin fi
 """
 
 import hashlib
-import importlib.util
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -19,12 +18,11 @@ from torch import Tensor, nn
 
 from bench import UsageError
 from bench import weights as files
-from bench.backbones import Backbone, BackboneFactory, Report, Standardised
+from bench.backbones import FACTORY_NEEDS, Backbone, BackboneFactory, Report, Standardised
 from bench.datasets import Dataset
 from bench.geometry import Geometry
 from bench.heads import needs_head
-
-NEEDED = ("version", "trained_on_dataset", "skeleton", "weights", "assemble")
+from bench.registry import imported
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ class FileBackbone:
         found = getattr(module_of(Path(self.path)), self.attribute, None)
         if isinstance(found, type) and not issubclass(found, nn.Module):
             whole = found()
-            lacking = [name for name in NEEDED if not hasattr(whole, name)]
+            lacking = [name for name in FACTORY_NEEDS if not hasattr(whole, name)]
             if lacking:
                 what = f"{self.attribute!r} of {self.path}, which has no {', '.join(lacking)}"
                 raise ValueError(f"attribute: got {what}; expected a BackboneFactory (README, backbones); add them")
@@ -228,14 +226,7 @@ def module_of(path: Path) -> Any:
     name = f"eludebench_network_{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
     if name in sys.modules:
         return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"path: got {path}, which Python cannot load; expected a file ending in .py; rename it")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise ValueError(f"path: {path} does not run ({type(error).__name__}: {error}); mend it") from error
-    return module
+        return imported(path, name)
+    except ValueError as error:
+        raise ValueError(f"path: {error}") from error

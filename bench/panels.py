@@ -7,10 +7,13 @@ from typing import Any, get_args
 
 from bench import UsageError
 from bench.asked import found
+from bench.cells import Suite
 from bench.options import Problems, built, checked_keys, toml_of
 from bench.registry import Registry, panel_path
 from judges.protocol import Judge, JudgeKind, Settings
-from results.layout import Seeds
+from results.layout import PANELS, Seeds
+from results.sweeps import SweepSpec
+from results.tables import TABLES
 
 PANEL_KEYS: dict[str, Any] = {"description": str, "settings": dict, "judges": list}
 
@@ -52,6 +55,28 @@ def load_panel(name: str, registry: Registry) -> Panel:
     if problems.found or panel is None:
         raise PanelError("\n".join(problems.found))
     return panel
+
+
+def judged_by(suite: Suite, name: str, registry: Registry) -> Suite:
+    """A suite with another panel at its end: "none" is nobody, an empty name the suite's own.
+
+    Tables of what the other kind of panel says are left out, and where no table is left, the leaderboard is made.
+
+    Raises:
+        PanelError: There is no such panel, or something in it is wrong.
+    """
+    if not name:
+        return suite
+    kind = None if name == "none" else load_panel(name, registry).kind
+    tables = tuple(one for one in suite.tables if kind_told_by(one) in (None, kind))
+    return replace(suite, panel="" if kind is None else name, tables=tables or ("leaderboard",))
+
+
+def kind_told_by(table: str) -> Seeds | None:
+    """The kind of panel that a table tells of and of nothing else, if it is such a table."""
+    spec = TABLES[table]
+    kinds = set() if isinstance(spec, SweepSpec) else {column.seeds for column in spec.columns}
+    return next(iter(kinds)) if len(kinds) == 1 and kinds <= set(PANELS) else None
 
 
 def parse(name: str, raw: Mapping[str, Any], registry: Registry, problems: Problems) -> Panel | None:

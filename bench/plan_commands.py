@@ -61,21 +61,23 @@ def plan(
     with waiting("reading the suite"):
         from bench.folder import check_folder, outcomes, states
         from bench.needs import needs_of
+        from bench.panels import judged_by
         from bench.runner import comparisons_of, plan_of, selected
         from bench.suites import load_suite
         from bench.workers import workers_of
 
         who = workers_of("local", "", device, workers)
         registry = Registry(plugin)
-        loaded = load_suite(suite, registry, changes).judged_by(panel)
+        loaded = judged_by(load_suite(suite, registry, changes), panel, registry)
     folder = out or Path("runs") / loaded.name
-    check_folder(folder, loaded.name, changes)
+    whole = plan_of(loaded)
+    check_folder(folder, whole)
     cells = selected(loaded.cells, only)
     compared = comparisons_of(loaded, cells)
     names = {cell.name for cell in cells} | {one.name for one in compared}
-    rows = [row for row in states(plan_of(loaded), outcomes(folder)) if row[0] in names]
+    rows = [row for row in states(whole, outcomes(folder)) if row[0] in names]
     done = {key for _, key, state in rows if state.split(":")[0] in ("complete", "skipped")}
-    needs = needs_of(loaded, [cell for cell in cells if cell.id not in done], registry, who.device, who.n_threads)
+    needs = needs_of(loaded, cells, registry, who.device, who.n_threads, done=done)
     head: dict[str, Any] = {"suite": loaded.name, "run": str(folder), "needs": needs.as_json()}
     if estimate and len(done) < len(rows) and not needs.missing:
         tell(f"rehearsing what is to do, with {who.n_lanes} workers; --no-estimate leaves it out")

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from bench import UnknownNameError, UsageError, zoo
@@ -242,6 +243,26 @@ def unknown(what: str, name: str, known: Iterable[str], next_step: str) -> str:
     return f"{what}: got {name!r}; {hint}expected one of {', '.join(names) or '(none)'}; see `{next_step}`"
 
 
+def imported(path: Path, name: str) -> ModuleType:
+    """A Python file as a module of that name, which other processes can unpickle from once they imported it too.
+
+    Raises:
+        ValueError: It is no file of Python, or does not import.
+    """
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"got {path}, which Python cannot load; expected a file ending in .py; rename it")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        what = f"{path}, which does not import ({type(error).__name__}: {error})"
+        raise ValueError(f"got {what}; expected a file that imports; mend it") from error
+    return module
+
+
 def plugin_tables(path: Path) -> Mapping[str, Mapping[str, type]]:
     """The tables of a plugin file, by kind.
 
@@ -250,18 +271,10 @@ def plugin_tables(path: Path) -> Mapping[str, Mapping[str, type]]:
     """
     if not path.is_file():
         raise UsageError(f"--plugin: got {path}, which is no file; expected a Python file; check the path")
-    name = f"eludebench_plugin_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise UsageError(f"--plugin: got {path}, which Python cannot load; expected a file ending in .py; rename it")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise UsageError(
-            f"--plugin: {path} does not import ({type(error).__name__}: {error}); expected a file that imports; mend it"
-        ) from error
+        module = imported(path, f"eludebench_plugin_{path.stem}")
+    except ValueError as error:
+        raise UsageError(f"--plugin: {error}") from error
     tables = {kind: getattr(module, kind.upper()) for kind in KINDS if hasattr(module, kind.upper())}
     if not tables:
         raise UsageError(

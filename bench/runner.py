@@ -71,6 +71,7 @@ def plan_of(suite: Suite) -> dict[str, Any]:
                 "dataset": site.dataset.entry.name,
                 "backbone": site.backbone.entry.name,
                 "module": site.module,
+                **({"content": content} if (content := getattr(site.dataset.built, "content", "")) else {}),
                 **({"warnings": list(site.warnings)} if site.warnings else {}),
             }
             for site in suite.sites
@@ -157,10 +158,11 @@ def run(
         StorageError, LedgerError: Something cannot be written.
     """
     cells = selected(suite.cells, only)
-    check_folder(folder, suite.name, suite.changes)
+    whole = plan_of(suite)
+    check_folder(folder, whole)
     make_folder(folder)
     with Ledger(folder / LEDGER) as ledger:
-        plan = plan_of(suite) | kept_before(folder, suite)
+        plan = whole | kept_before(folder, suite)
         write_plan(folder, plan)
         complete = {key for key, group in outcomes(folder).items() if group[-1].text in (COMPLETE, SKIPPED)}
         display = Display(0, is_quiet=is_quiet)

@@ -116,7 +116,7 @@ class Workshop:
             "tokens_per_image": spec.tokens_per_image,
             "token_seed": token_seed,
             "stored": spec.stored,
-            **{name: value for name, value in spec.choices.items() if name == "precision"},
+            **{name: value for name, value in spec.unusual.items() if name == "precision"},
             "packages": versions(),
         }
 

@@ -88,7 +88,7 @@ def encoder_task(site: SiteSpec) -> Task:
 def group_of(site: SiteSpec) -> str:
     """The same for sites whose activations come of one pass of one backbone over one data set."""
     own = {"dataset": site.dataset.identity, "backbone": site.backbone.identity}
-    return digest({**own, "tokens_per_image": site.tokens_per_image, **site.choices})
+    return digest({**own, "tokens_per_image": site.tokens_per_image, **site.unusual})
 
 
 def extractions(cells: Sequence[Cell]) -> dict[str, Task]:

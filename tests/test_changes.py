@@ -169,12 +169,25 @@ def test_bad_options_are_refused(options: dict[str, Any], expected: str) -> None
 def test_a_folder_holds_a_run_of_one_set_of_changes(tmp_path: Path) -> None:
     changes = Changes(data="shapes", weights=("a=b",), scale=0.5, precision="bfloat16")
     assert changes_of(tmp_path) == Changes()
-    write_plan(tmp_path, {"suite": "x", "changes": changes.as_json()})
+    write_plan(tmp_path, {"suite": "x", "changes": changes.as_json(), "sites": []})
     assert changes_of(tmp_path) == changes
-    check_folder(tmp_path, "x", changes)
+    check_folder(tmp_path, {"suite": "x", "changes": changes.as_json(), "sites": []})
     words = re.escape("holds a run with --data shapes --weights a=b --scale 0.5 --precision bfloat16")
     with pytest.raises(FolderError, match=words):
-        check_folder(tmp_path, "x", Changes())
+        check_folder(tmp_path, {"suite": "x", "sites": []})
+
+
+def test_a_folder_holds_a_run_of_one_list_of_images(tmp_path: Path) -> None:
+    """Other sites may be added, and a site that waits for its data gets them."""
+
+    def plan(**contents: str) -> dict[str, Any]:
+        return {"suite": "x", "sites": [{"label": label, "content": own} for label, own in contents.items()]}
+
+    write_plan(tmp_path, plan(photos="a" * 64, waiting="absent"))
+    for same in (plan(photos="a" * 64), plan(photos="a" * 64, waiting="b"), plan(other="c"), plan(photos="absent")):
+        check_folder(tmp_path, same)
+    with pytest.raises(FolderError, match="read other files at photos: the hash of their list was aaaaaaaaaaaa and is"):
+        check_folder(tmp_path, plan(photos="b" * 64))
 
 
 SUITE = """

@@ -11,16 +11,21 @@ import pytest
 import torch
 from made_images import CLASSES, N_TEST, N_TRAIN, image_folder, picture
 from PIL import Image
+from test_sites import Conv, backbone_of
 from torch.nn import functional
 from torchvision import datasets as reference
 
 from bench import UsageError
+from bench.backbones import Backbone
+from bench.batches import SiteBatch
 from bench.cells import Component
 from bench.datasets import Dataset, DatasetFactory, Split, labels_of
 from bench.geometry import Geometry, Pictures, Seen
 from bench.image_files import ImageFolder, listed
 from bench.pictures import ChangedError, OnDisk, UnreadableError, decoded
 from bench.registry import Registry
+from bench.replay import Replay
+from bench.sites import Site
 from bench.slices import Some, sampled
 
 
@@ -102,6 +107,25 @@ def test_it_keeps_the_contract_of_a_data_set(root: Path) -> None:
         assert torch.equal(split.images(torch.tensor([5, 0, 7])), whole[[5, 0, 7]])
         assert split.images(slice(3, 3)).shape == (0, 3, 16, 16)
     assert again(factory).fingerprint == dataset.fingerprint
+
+
+def test_an_encoder_sees_the_files_its_own_way(root: Path) -> None:
+    """Whatever squares the backbone is given: the encoder's are made from the files again, not from those."""
+
+    def network(geometry: Geometry | None) -> Backbone:
+        return replace(backbone_of(Conv()), geometry=geometry)
+
+    rows = torch.tensor([5, 0, 7])
+    for side in (None, 16):  # files with squares of their own are for networks that take what comes
+        dataset = ImageFolder(root=str(root), side=side or 0).load()
+        own, other = Geometry(24, resize=32), Geometry(16, interpolation="bilinear")
+        split = dataset.seen_by(own).train
+        for geometry in (own, other, *([None] if side else [])):
+            encoder = network(geometry)
+            shared = SiteBatch(Replay(Site(network(own), "mix")), rows, split.images(rows), split, encoder)
+            expected = encoder.embeddings(dataset.seen_by(geometry).train.images(rows))
+            assert torch.equal(shared.embeddings, expected)
+        assert not torch.equal(shared.embeddings, encoder.embeddings(split.images(rows)))
 
 
 def test_threads_and_backbones_see_the_same_squares(root: Path) -> None:

@@ -77,6 +77,16 @@ def test_judge_calls_are_those_of_the_protocol() -> None:
     assert "81,000 calls, 27,000 to each of qwen3_vl_30b_a3b" in "\n".join(needs.lines())
 
 
+def test_a_panel_judges_what_is_done_as_well_and_nothing_is_told_of_other_sites() -> None:
+    suite = load_suite("paper-table2", Registry())
+    at_one = [cell for cell in suite.cells if cell.site == suite.sites[0]]
+    needs = needs_of(suite, at_one, Registry(), done={cell.id for cell in at_one})
+    assert needs.calls == 13_500
+    assert (needs.disk_bytes, needs.spool_bytes, needs.memory_bytes) == (0, 0, 0)
+    assert len(needs_of(suite, at_one, Registry()).missing) < len(needs_of(suite, suite.cells, Registry()).missing)
+    assert all(line.startswith(f"{suite.sites[0].label}: ") for line in needs.missing)
+
+
 def test_data_that_is_not_there_is_taken_for_imagenet_and_told() -> None:
     suite = load_suite("paper-table2", Registry())
     needs = needs_of(suite, suite.cells, Registry())
@@ -84,6 +94,7 @@ def test_data_that_is_not_there_is_taken_for_imagenet_and_told() -> None:
     assert any("image_folder" in line or "root" in line for line in needs.missing)
     tokens = 2 * IMAGENET[0]
     assert needs.disk_bytes == 2 * 3 * tokens * ((3072 + 768) * 2 + 8)  # two backbones, three token seeds
+    assert needs.spool_bytes == IMAGENET[1] * 257 * 768 * 4
     assert needs.as_json()["missing"] == needs.missing
 
 

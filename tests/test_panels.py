@@ -7,8 +7,9 @@ import pytest
 
 from bench import UsageError
 from bench.options import Problems, built
-from bench.panels import Panel, load_panel
+from bench.panels import Panel, judged_by, load_panel
 from bench.registry import Registry, panel_path, shipped_panels
+from bench.suites import load_suite
 from judges.protocol import PAPER, Settings
 
 MINE = """
@@ -114,3 +115,19 @@ def test_a_tuple_option_takes_a_list_of_its_kind() -> None:
     made = built(Takes, {"names": ["a"]}, "o", Problems("x"))
     assert made is not None
     assert made[0] == Takes(("a",))
+
+
+def test_another_panel_at_the_end_leaves_out_what_only_the_other_kind_says() -> None:
+    registry = Registry()
+    table2, table3, quick = (load_suite(name, registry) for name in ("paper-table2", "paper-table3", "quick"))
+    assert judged_by(table3, "", registry) == table3
+    assert judged_by(table3, "default", registry).tables == table3.tables
+    for name, panel in (("none", ""), ("proxy", "proxy")):
+        found = judged_by(table3, name, registry)
+        assert (found.panel, found.tables) == (panel, ("leaderboard",))
+        assert judged_by(table2, name, registry).tables == table2.tables
+    assert "proxy_verdicts" in judged_by(quick, "proxy", registry).tables
+    assert "proxy_verdicts" not in judged_by(quick, "none", registry).tables
+    assert judged_by(quick, "none", registry).cells == quick.cells
+    with pytest.raises(UsageError, match="did you mean 'proxy'"):
+        judged_by(quick, "proxi", registry)
