@@ -1,0 +1,125 @@
+"""The command `report`: one page of a run, to be read and explored without anything beside it."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench import UsageError
+from bench.terminal import NO_PLUGINS, CacheDir, Json, Plugins, Quiet, resolved, show, tell
+
+if TYPE_CHECKING:
+    from results.report import Report, Views
+
+NAME = "report.html"
+MEGABYTE = 1_000_000
+RAW_SHARE = 0.7
+"""How much of a place in the page is left for files as they are: in base64 they take a third more."""
+
+
+def report(
+    run_dir: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run.")],
+    out: Annotated[Path | None, typer.Option("--out", help="The page; report.html in DIR if not given.")] = None,
+    with_images: Annotated[
+        bool | None,
+        typer.Option(
+            "--with-images/--without-images",
+            help="Show the data set's images; only of data sets that ship with this program if not given.",
+        ),
+    ] = None,
+    max_mb: Annotated[float, typer.Option("--max-mb", help="How large the page may be, in megabytes.")] = 20.0,
+    plugin: Plugins = NO_PLUGINS,
+    cache: CacheDir = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Make one page of a run: tables, figures, its units, what judges said; it needs no network and no other file."""
+    from bench.folder import read_plan, write_text
+    from results.report import page
+
+    if not max_mb > 0:
+        raise UsageError(f"--max-mb: got {max_mb}; expected megabytes above 0, 20 say; change it")
+    read_plan(run_dir, "DIR")
+    where = out or run_dir / NAME
+    made = made_report(run_dir, out, with_images, max_mb, resolved(plugin), cache, is_quiet=quiet or as_json)
+    text = page(made)
+    write_text(where, text)
+    n_bytes = len(text.encode("utf-8"))
+    if as_json:
+        show({"report": str(where), "bytes": n_bytes, "warnings": list(made.warnings), "left_out": list(made.left_out)})
+    elif not quiet:
+        for line in made.left_out:
+            print(f"left out: {line}")
+        print(f"report: {where} ({n_bytes / MEGABYTE:.1f} MB)")
+
+
+def made_report(
+    folder: Path,
+    out: Path | None,
+    with_images: bool | None,
+    max_mb: float,
+    plugins: tuple[Path, ...],
+    cache: Path | None,
+    *,
+    is_quiet: bool,
+) -> "Report":
+    """The report of a run, as large as it may be.
+
+    Raises:
+        FolderError: The folder holds no run.
+    """
+    from bench.report_parts import looked_at
+    from bench.reporting import gathered
+    from results.report import fitted, page
+
+    bare = gathered(folder, command(folder, out, with_images, max_mb, plugins))
+    place = max(0, int(max_mb * MEGABYTE) - len(page(bare).encode("utf-8")) - 10_000)  # what is said of it takes some
+    lines: list[str] = []
+    if place == 0:
+        lines = [f"units and judged pairs: tables and figures alone take the {max_mb:g} MB of --max-mb; give more"]
+        return replace(bare, left_out=lines)
+    if bare.leaderboard is None:
+        return bare
+    views, lines = looked_at(folder, plugins, cache, int(place * RAW_SHARE), (lambda text: None) if is_quiet else tell)
+    views, hidden = allowed(views, folder, with_images)
+    views, dropped = fitted(views, place)
+    return replace(bare, views=views, left_out=[*lines, *hidden, *dropped])
+
+
+def command(folder: Path, out: Path | None, with_images: bool | None, max_mb: float, plugins: Sequence[Path]) -> str:
+    """The command line that makes the page again; where the cache is differs from machine to machine."""
+    words = ["eludebench", "report", str(folder)]
+    words += ["--out", str(out)] if out else []
+    words += [] if with_images is None else ["--with-images" if with_images else "--without-images"]
+    words += [] if max_mb == 20 else ["--max-mb", f"{max_mb:g}"]
+    words += [word for path in plugins for word in ("--plugin", str(path))]
+    return shlex.join(words)
+
+
+def allowed(views: "Views", folder: Path, with_images: bool | None) -> tuple["Views", list[str]]:
+    """The views with those images alone that may be shown, and what was said of the others."""
+    from bench.folder import read_plan
+
+    if with_images:
+        return views, []
+    datasets = {site["label"]: site["dataset"] for site in read_plan(folder)["sites"]}
+    shown = shipped() if with_images is None else frozenset()
+    hidden = [one.site for one in views.pictures if one.files and datasets.get(one.site) not in shown]
+    if not hidden:
+        return views, []
+    pictures = [replace(one, files={}) if one.site in hidden else one for one in views.pictures]
+    why = "--without-images" if with_images is False else "their data do not ship with this program"
+    line = f"images of {', '.join(hidden)}: {why}; --with-images shows them, if their licence lets you pass them on"
+    return replace(views, pictures=pictures), [line]
+
+
+def shipped() -> frozenset[str]:
+    """Names of the data sets whose images come with this program or with what it needs."""
+    from bench.registry import BUILT_IN, Registry
+
+    registry = Registry([])
+    names = BUILT_IN["datasets"]
+    return frozenset(name for name in names if not getattr(registry.find("datasets", name).load(), "places", ()))

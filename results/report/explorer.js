@@ -1,0 +1,220 @@
+// The unit explorer: one pane, or two side by side; `a` and `b` are their keys in the address, with `u` for the unit
+// and `p` for the part (empty: the whole unit, or the first part where there is no whole).
+const DATA = JSON.parse(byId("data").textContent);
+const PANES = ["a", "b"];
+
+const keyOfMethod = (one) => `${one.label}~${one.t}~${one.i}`;
+const nameOfUnit = (unit) => String(unit.u ?? unit.p[0].i);
+const atSite = (site) => DATA.explored.filter((one) => one.site === site);
+
+function wordsOfMethod(one, all) {
+  const several = all.filter((other) => other.label === one.label).length > 1;
+  return several ? `${one.label} (seeds ${one.t}, ${one.i})` : one.label;
+}
+
+function wordsOfUnit(unit) {
+  if (unit.u === null) return `atom ${unit.p[0].i}`;
+  return unit.p.length > 1 ? `unit ${unit.u}, ${unit.p.length} parts` : `unit ${unit.u}`;
+}
+
+function wordsOfAtom(unit, atom) {
+  if (unit.u === null) return `Atom ${atom.i}`;
+  if (atom === unit.w) return `Unit ${unit.u}, whole`;
+  return `Unit ${unit.u}, part ${unit.p.indexOf(atom) + 1}`;
+}
+
+// What an address names, or the nearest there is.
+function chosen(state, side) {
+  const site = DATA.explored.some((one) => one.site === state.us) ? state.us : DATA.explored[0].site;
+  const methods = atSite(site);
+  const rich = methods.find((one) => one.units.some((unit) => unit.p.length > 1)) ?? methods[0];
+  const method = methods.find((one) => keyOfMethod(one) === state[side]) ?? (side === "a" ? rich : methods.find((one) => one !== rich) ?? rich);
+  const unit = method.units.find((one) => nameOfUnit(one) === state[side + "u"]) ?? method.units[0];
+  const atom = unit && (unit.p.find((one) => String(one.i) === state[side + "p"]) ?? unit.w ?? unit.p[0]);
+  return { site, methods, method, unit, atom };
+}
+
+function explorer() {
+  const form = byId("units-form");
+  const panes = byId("panes");
+  if (!form || !panes) return;
+  const sites = distinct(DATA.explored.map((one) => one.site));
+  bindStates(form);
+  form.hidden = false;
+  const select = form.querySelector("select");
+  const marks = form.querySelector("[data-state=marks]");
+  const compareBox = byId("compare");
+  compareBox.addEventListener("change", () => {
+    const { methods, method, unit } = chosen(readState(), "a");
+    const other = methods.find((one) => one !== method) ?? method;
+    change(compareBox.checked ? { b: keyOfMethod(other), bu: unit && nameOfUnit(unit) } : { b: "", bu: "", bp: "" });
+  });
+  const drawn = Object.fromEntries(PANES.map((side) => [side, pane(side)]));
+  panes.append(drawn.a.element);
+  watch((state) => {
+    const two = Boolean(state.b);
+    fillSelect(select, sites.map((site) => [site, site]), chosen(state, "a").site);
+    marks.checked = state.marks === "1";
+    compareBox.checked = two;
+    panes.classList.toggle("two", two);
+    if (two) panes.append(drawn.b.element);
+    else drawn.b.element.remove();
+    for (const side of two ? PANES : ["a"]) drawn[side].draw(state);
+    const said = (two ? PANES : ["a"]).map((side) => wordsShown(chosen(state, side))).join("; beside it ");
+    if (byId("units-said").textContent !== said) byId("units-said").textContent = said;
+    byId("units-link").href = linkTo({ at: "units", ...explicit(state, "a"), ...(two ? explicit(state, "b") : {}) });
+  });
+}
+
+function wordsShown({ method, unit, atom }) {
+  return unit ? `${method.label}: ${wordsOfAtom(unit, atom)}` : `${method.label}: no units`;
+}
+
+// Everything that is shown by default, written out, so that a link means the same on a page with other methods.
+function explicit(state, side) {
+  const { site, method, unit, atom } = chosen(state, side);
+  if (!unit) return { us: site, [side]: keyOfMethod(method) };
+  return { us: site, [side]: keyOfMethod(method), [side + "u"]: nameOfUnit(unit), [side + "p"]: atom === unit.w ? "" : atom.i };
+}
+
+function pane(side) {
+  const words = side === "a" ? "First method" : "Second method";
+  const method = make("select");
+  const unit = make("select");
+  const part = make("select");
+  const before = make("button", { type: "button", "aria-label": `${words}: previous unit` }, "‹");
+  const after = make("button", { type: "button", "aria-label": `${words}: next unit` }, "›");
+  const body = make("div", { className: "looked" });
+  const said = make("p", { className: "said" });
+  const form = make(
+    "form",
+    { className: "filters" },
+    make("label", {}, "Method ", method),
+    make("label", {}, "Unit ", unit),
+    make("span", { className: "steps" }, before, after),
+    make("label", {}, "Part ", part),
+  );
+  form.addEventListener("submit", (event) => event.preventDefault());
+  const element = make("section", { className: "pane", "aria-label": words }, form, said, body);
+  const go = (changes) => change({ ...explicit(readState(), side), ...changes });
+  method.addEventListener("change", () => go({ [side]: method.value, [side + "p"]: "" }));
+  unit.addEventListener("change", () => go({ [side + "u"]: unit.value, [side + "p"]: "" }));
+  part.addEventListener("change", () => go({ [side + "p"]: part.value }));
+  const step = (by) => {
+    const { method: now, unit: at } = chosen(readState(), side);
+    const other = now.units[now.units.indexOf(at) + by];
+    if (other) go({ [side + "u"]: nameOfUnit(other), [side + "p"]: "" });
+  };
+  before.addEventListener("click", () => step(-1));
+  after.addEventListener("click", () => step(1));
+  let last = "";
+  function draw(state) {
+    const found = chosen(state, side);
+    fillSelect(method, found.methods.map((one) => [keyOfMethod(one), wordsOfMethod(one, found.methods)]), keyOfMethod(found.method));
+    fillSelect(unit, found.method.units.map((one) => [nameOfUnit(one), wordsOfUnit(one)]), found.unit ? nameOfUnit(found.unit) : "");
+    const parts = found.unit ? found.unit.p.map((one, index) => [String(one.i), `part ${index + 1}`]) : [];
+    if (found.unit?.w) parts.unshift(["", "the whole unit"]);
+    fillSelect(part, parts, found.unit && found.atom !== found.unit.w ? String(found.atom.i) : "");
+    part.disabled = parts.length < 2;
+    const at = found.method.units.indexOf(found.unit);
+    before.disabled = at < 1;
+    after.disabled = at < 0 || at + 1 >= found.method.units.length;
+    const now = JSON.stringify([found.site, keyOfMethod(found.method), at, found.atom?.i, found.atom === found.unit?.w, state.marks]);
+    if (now === last) return;
+    last = now;
+    const { method: one } = found;
+    const whole = one.units.length === one.n_units ? `all ${one.n_units}` : `${one.units.length} of ${one.n_units}`;
+    said.textContent = `${whole} here, ${one.n_atoms} atoms in all${one.left ? `. ${one.left}` : ""}`;
+    const focused = document.activeElement?.dataset?.part;
+    const inside = body.contains(document.activeElement);
+    body.replaceChildren(...(found.unit ? looked(found, side, state.marks === "1", go) : [make("p", {}, "There is nothing to look at.")]));
+    if (inside) body.querySelector(`[data-part="${CSS.escape(focused ?? "")}"]`)?.focus();
+  }
+  return { element, draw };
+}
+
+function looked({ site, method, unit, atom }, side, marked, go) {
+  const pieces = [make("h3", {}, wordsOfAtom(unit, atom)), numbers(method, atom), exemplars(site, atom, marked)];
+  if (atom.d.length) pieces.push(owned(atom));
+  if (unit.p.length > 1) {
+    pieces.push(make("h4", {}, `The parts of unit ${unit.u}`));
+    const atoms = unit.w ? [unit.w, ...unit.p] : unit.p;
+    pieces.push(make("ul", { className: "parts" }, ...atoms.map((one) => make("li", {}, thumb(site, unit, one, one === atom, side, go)))));
+  }
+  return pieces;
+}
+
+function numbers(method, atom) {
+  const facts = method.scores.map((name, index) => [name, number(atom.s[index])]);
+  if (atom.m !== null) facts.unshift(["instances in its cluster", String(atom.m)]);
+  if (atom.n !== null) facts.push(["input dimensions it owns", String(atom.n)]);
+  return make("dl", { className: "numbers" }, ...facts.map(([name, text]) => make("div", {}, make("dt", {}, name), make("dd", {}, text))));
+}
+
+function exemplars(site, atom, marked) {
+  if (!atom.x.length) return make("p", { className: "said" }, "No image drives it.");
+  return make(
+    "ol",
+    { className: "exemplars", "aria-label": "Images that drive it most, with the largest code in each" },
+    ...atom.x.map((image, index) =>
+      make("li", {}, make("figure", {}, picture(site, image, marked ? atom.t[index] : undefined), make("figcaption", {}, number(atom.c[index]), ...captioned(site, image)))),
+    ),
+  );
+}
+
+function captioned(site, image) {
+  const text = DATA.pictures[site]?.captions[image];
+  return text ? [make("br"), text] : [];
+}
+
+// Tokens before the patches (CLS) belong to no place: the whole image is framed.
+function picture(site, image, token) {
+  const held = DATA.pictures[site];
+  const box = make("div", { className: "pic" });
+  if (!held?.files[image]) {
+    box.append(make("span", { className: "none" }, `#${image}`));
+    return box;
+  }
+  const what = held.captions[image];
+  const img = make("img", { alt: what ? `image ${image}: ${what}` : `image ${image}`, decoding: "async" });
+  img.addEventListener("load", () => img.classList.toggle("small", img.naturalWidth <= 64));
+  img.src = held.files[image];
+  box.append(img);
+  if (token !== undefined && token !== null && held.grid) {
+    const [rows, columns] = held.grid;
+    const at = token - held.prefix;
+    const spot = make("span", { className: "spot" });
+    const place = at < 0 ? [0, 0, 100, 100] : [(Math.floor(at / columns) * 100) / rows, ((at % columns) * 100) / columns, 100 / rows, 100 / columns];
+    ["top", "left", "height", "width"].forEach((name, index) => (spot.style[name] = `${place[index]}%`));
+    img.alt += at < 0 ? "; the token before the patches" : `; patch ${at + 1} of ${rows} by ${columns}`;
+    box.append(spot);
+  }
+  return box;
+}
+
+function owned(atom) {
+  const most = Math.max(...atom.d.map(([, weight]) => Math.abs(weight)));
+  const rows = atom.d.map(([dimension, weight]) => {
+    const bar = make("span", { className: weight < 0 ? "minus" : "" });
+    bar.style.width = `${most ? (100 * Math.abs(weight)) / most : 0}%`;
+    return make("tr", {}, make("th", { scope: "row" }, String(dimension)), make("td", {}, number(weight)), make("td", { className: "bar", "aria-hidden": "true" }, bar));
+  });
+  return make(
+    "table",
+    { className: "owned" },
+    make("caption", {}, "Input dimensions with the largest weight"),
+    make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "dimension"), make("th", { scope: "col" }, "weight"), make("td"))),
+    make("tbody", {}, ...rows),
+  );
+}
+
+function thumb(site, unit, atom, pressed, side, go) {
+  const name = atom === unit.w ? "" : String(atom.i);
+  const shown = make("span", { className: "thumbs", "aria-hidden": "true" }, ...atom.x.slice(0, 4).map((image) => picture(site, image)));
+  const size = atom.m === null ? "" : ` · ${atom.m}`;
+  const words = atom === unit.w ? "whole" : `part ${unit.p.indexOf(atom) + 1}${size}`;
+  const button = make("button", { type: "button", "aria-pressed": String(pressed) }, shown, words);
+  button.dataset.part = name;
+  button.addEventListener("click", () => go({ [side + "p"]: name }));
+  return button;
+}

@@ -1,0 +1,189 @@
+"""The report says what the run says, in one file that loads nothing, and stays as small as it is asked to be."""
+
+import base64
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import made_report
+import pytest
+from typer.testing import CliRunner
+
+from bench.cli import app
+from results.report import Views, fitted, page
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Reader(HTMLParser):
+    """What a browser finds in a page: its elements, the texts of scripts and styles, and its headings."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: dict[str, list[str]] = {}
+        self.levels: list[int] = []
+        self._open = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self._open = tag
+        if re.fullmatch("h[1-6]", tag):
+            self.levels.append(int(tag[1]))
+
+    def handle_endtag(self, tag: str) -> None:
+        self._open = ""
+
+    def handle_data(self, data: str) -> None:
+        self.texts.setdefault(self._open, []).append(data)
+
+
+@pytest.fixture(scope="module")
+def made() -> str:
+    return page(made_report.report())
+
+
+def test_one_report_is_one_text(made: str) -> None:
+    assert page(made_report.report()) == made
+
+
+def test_nothing_is_loaded_and_nothing_else_runs(made: str) -> None:
+    reader = Reader(made)
+    addresses = [attrs.get(name) or "" for _, attrs in reader.elements for name in ("src", "href") if name in attrs]
+    assert addresses
+    assert all(address.startswith(("data:", "#")) for address in addresses)
+    assert [
+        tag for tag, attrs in reader.elements if any(name.startswith("on") or name == "style" for name in attrs)
+    ] == []
+    assert [tag for tag, _ in reader.elements if tag in ("iframe", "object", "embed", "base", "form")] == ["form"] * 3
+    scripts = [attrs for tag, attrs in reader.elements if tag == "script"]
+    assert scripts == [{"type": "application/json", "id": "data"}, {}]
+
+
+def test_the_policy_names_the_script_and_the_style_that_are_there(made: str) -> None:
+    reader = Reader(made)
+    policy = next(attrs["content"] or "" for tag, attrs in reader.elements if tag == "meta" and "http-equiv" in attrs)
+    (style,), script = reader.texts["style"], reader.texts["script"][-1]
+    for text in (style, script):
+        assert f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" in policy
+    assert policy.startswith("default-src 'none';")
+    assert "unsafe" not in policy
+
+
+def test_data_come_back_as_they_were(made: str) -> None:
+    reader = Reader(made)
+    data = json.loads(reader.texts["script"][0])
+    views = made_report.views()
+    texts = [reply.text for pair in views.judged for reply in pair.replies]
+    assert [reply["text"] for pair in data["judged"] for reply in pair["replies"]] == texts
+    files = data["pictures"]["shapes"]["files"]
+    assert {int(key): base64.b64decode(file.split(",")[1]) for key, file in files.items()} == views.pictures[0].files
+    assert not set("<>&\u2028\u2029") & set(reader.texts["script"][0])
+
+
+def test_text_that_is_no_utf8_is_shown_as_what_it_is() -> None:
+    broken = replace(made_report.report(), warnings=["a path \udcff"])
+    assert r"a path \udcff" in page(broken).encode("utf-8").decode("utf-8")
+
+
+def test_headings_are_in_order(made: str) -> None:
+    levels = Reader(made).levels
+    assert levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+
+
+def test_a_run_without_results_says_what_to_do() -> None:
+    nothing = replace(made_report.report(), leaderboard=None, pareto=None, figures=[], views=Views())
+    text = page(nothing)
+    assert "No results yet" in text
+    assert "Run the suite." in text
+
+
+@pytest.mark.parametrize("share", [1.0, 0.6, 0.3, 0.1, 0.02, 0.0])
+def test_views_fit_and_say_what_they_left_out(share: float) -> None:
+    views = made_report.views()
+    most = int(len(views.json()) * share)
+    smaller, said = fitted(views, most)
+    assert len(smaller.json()) <= max(most, len(Views().json()))
+    n_units, n_judged = (sum(len(one.units) for one in views.explored), len(views.judged))
+    left = (sum(len(one.units) for one in smaller.explored), len(smaller.judged))
+    if share == 1.0:
+        assert (smaller, said) == (views, [])
+    else:
+        words = " ".join(said)
+        assert (left[0] < n_units) == (f"{left[0]} of {n_units} units" in words)
+        assert (left[1] < n_judged) == (f"{left[1]} of {n_judged} judged pairs" in words)
+    shown = {
+        (one.site, image)
+        for one in smaller.explored
+        for unit in one.units
+        for atom in (*unit.parts, *([unit.whole] if unit.whole else []))
+        for image in atom.images
+    }
+    assert shown <= {(one.site, image) for one in smaller.pictures for image in one.files}
+
+
+def run(*words: str) -> tuple[int, str]:
+    """Exit code and standard output of the command in this process; problems as themselves."""
+    found = CliRunner().invoke(app, ["report", *words], catch_exceptions=False)
+    return found.exit_code, found.stdout
+
+
+@pytest.fixture(scope="module")
+def of_planted(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The report of the committed run `planted`; what was built in it is nowhere any more."""
+    folder = tmp_path_factory.mktemp("report")
+    out = folder / "page.html"
+    code, text = run(str(ROOT / "results/planted"), "--out", str(out), "--cache", str(folder / "cache"), "--json")
+    told = json.loads(text)
+    assert code == 0
+    assert told["report"] == str(out)
+    assert told["bytes"] == out.stat().st_size
+    return out.read_text(encoding="utf-8")
+
+
+def test_provenance_is_that_of_the_records(of_planted: str) -> None:
+    folder = ROOT / "results/planted"
+    records = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+    plan = json.loads((folder / "run.json").read_text())
+    wanted = {cell["id"] for cell in plan["cells"]}
+    facts = of_planted[of_planted.index('<dl class="facts">') : of_planted.index("</dl>", of_planted.index("facts"))]
+    for record in records:
+        if record["cell"] in wanted:
+            assert record["commit"][:12] in facts
+            assert record["device"] in facts
+    assert f"<strong>{len(wanted)}</strong> complete" in of_planted
+    assert "eludebench run planted" in facts
+
+
+def test_every_table_of_the_run_is_there_once(of_planted: str) -> None:
+    names = [attrs["data-table"] for tag, attrs in Reader(of_planted).elements if "data-table" in attrs]
+    plan = json.loads((ROOT / "results/planted/run.json").read_text())
+    assert set(plan["tables"]) <= set(names)
+    assert len(names) == len(set(names))
+    assert names[0] == "leaderboard"
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "report", str(tmp_path)], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: DIR: got {tmp_path}, which holds no run.json; expected the folder of a run;")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_measured_nothing_has_a_page(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text((ROOT / "results/planted/run.json").read_text())
+    code, _ = run(str(tmp_path))
+    text = (tmp_path / "report.html").read_text()
+    assert code == 0
+    assert "No results yet" in text
+    assert f"eludebench run planted --out {tmp_path}" in text
