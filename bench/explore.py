@@ -207,7 +207,7 @@ def images_in(unit: Unit) -> Iterator[int]:
 def pairs_within(
     folder: Path, albums: dict[str, Album], budget: Budget, most: int, random: Random
 ) -> tuple[list[Judged], list[str]]:
-    """Judged pairs in both orders that fit into so many bytes, as many of every panel and site, and what is left out."""
+    """Judged pairs in both orders that fit into so many bytes, as many of each panel and site; what is left out."""
     heard, left_out = heard_in(folder)
     left_out += [
         f"pairs judged by {one.context.panel} at {one.context.site}: its images are not there"

@@ -199,9 +199,7 @@ class LookedRun:
         """
         name = str(read_plan(folder)["suite"])
         if not suite and name not in shipped_suites():
-            raise UsageError(
-                f"--suite: got none for a run of {name!r}, which is not shipped; expected its file; give it"
-            )
+            raise UsageError(f"--suite: got none for a run of {name!r}, which is not shipped; expected its file")
         loaded = load_suite(suite or name, Registry(tuple(plugins)), changes_of(folder))
         if loaded.name != name:
             raise UsageError(f"--suite: got {loaded.name!r} for a run of {name!r}; expected that one; give its file")
