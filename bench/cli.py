@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from bench import UsageError, __version__, authors, decompositions, judge_commands, plan_commands, report_commands
+from bench import (
+    UsageError,
+    __version__,
+    authors,
+    decompositions,
+    gallery_commands,
+    judge_commands,
+    plan_commands,
+    report_commands,
+)
 from bench.changes import changes_from
 from bench.registry import Registry, suite_path
 from bench.terminal import (
@@ -185,6 +194,7 @@ app.command("plan")(plan_commands.plan)
 app.command("status")(plan_commands.status)
 app.command("report")(report_commands.report)
 app.command("decompose")(decompositions.decompose)
+app.command("gallery")(gallery_commands.gallery)
 app.command("export")(decompositions.export)
 app.command("list")(authors.list_components)
 app.command("new-method")(authors.new_method)

@@ -120,16 +120,21 @@ def told(one: Conclusion) -> dict[str, Any]:
 
 
 def verdicts_in(folder: Path, judge: str, *, reask: bool) -> dict[str, Verdict]:
-    """What a judge's stored replies say; of several to one presentation, the first that can be read, else the last.
+    """What a judge's stored replies say, by presentation."""
+    return {identity: verdict for identity, (_, verdict) in counted(folder, judge, reask=reask).items()}
 
-    Where the settings do not ask again, only first replies count, whatever else is stored.
+
+def counted(folder: Path, judge: str, *, reask: bool) -> dict[str, tuple[str, Verdict]]:
+    """The text that counts of a judge's stored replies to each presentation, and what it says.
+
+    Of several that is the first that can be read, else the last; without `reask` only first replies count.
     """
-    found: dict[str, Verdict] = {}
+    found: dict[str, tuple[str, Verdict]] = {}
     for one in stored(folder, judge):
         if one.reply.attempt != "first" and not reask:
             continue
-        if one.presentation_id not in found or found[one.presentation_id].rung == "invalid":
-            found[one.presentation_id] = read(one.reply.text)
+        if one.presentation_id not in found or found[one.presentation_id][1].rung == "invalid":
+            found[one.presentation_id] = one.reply.text, read(one.reply.text)
     return found
 
 

@@ -29,7 +29,7 @@ from bench.sites import Site
 from bench.spool import Spool
 from bench.subject import Subject
 from metrics.catalogue import Value
-from metrics.protocol import Learner
+from metrics.protocol import AtomScorer, Learner, Scores
 
 BATCH_IMAGES = 256
 """Images that are run at once, at most."""
@@ -82,12 +82,14 @@ class Answer:
 
     Attributes:
         values: The named values, by name, in the order asked for; None where it failed.
+        scores: What metrics say of each atom, by the name of the value that is made of it.
         failure: Why it did.
         seconds: Wall seconds that this decomposition took, of what is done apart for each; what is made once for all
             counts for the first that asks.
     """
 
     values: dict[str, Value] | None = None
+    scores: dict[str, Scores] = field(default_factory=dict)
     failure: Failure | None = None
     seconds: float = 0.0
 
@@ -172,6 +174,9 @@ class Running:
                     f"metric {name!r}: compute gave {got} for it; expected a metrics.catalogue.Value; return one"
                 )
         self.answer.values = {name: found[name] for name in self.question.names}
+        for metric in self.metrics:
+            each = metric.atom_scores() if isinstance(metric, AtomScorer) else {}
+            self.answer.scores |= {name: scores for name, scores in each.items() if name in self.question.names}
 
 
 def lacking(site: Site, split: Split, encoder: Backbone | str | None) -> dict[str, str]:

@@ -1,4 +1,6 @@
-"""The exemplars of every atom, kept in the cache: what judges are shown, and what a gallery of them would show.
+"""What is kept of every atom for people: its exemplars, and what metrics say of it alone.
+
+The exemplars are what judges are shown, and galleries show.
 
 An image's score is the atom's largest code over the image's tokens (Bağcı et al. 2026, appendices B.1 and B.2), equal
 ones by ascending image (`metrics.exemplars`). They are found while cells are evaluated. Where the cache has lost some,
@@ -7,6 +9,7 @@ those of a site are found again in one pass of the backbone over the evaluation 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -18,7 +21,7 @@ from torch import Tensor
 from bench.cells import Cell
 from metrics.catalogue import MetricRow, Value
 from metrics.exemplars import Ranking
-from metrics.protocol import EvaluationBatch, EvaluationFacts
+from metrics.protocol import EvaluationBatch, EvaluationFacts, Scores
 
 if TYPE_CHECKING:
     from bench.stages import Workshop
@@ -30,6 +33,7 @@ N_KEPT: Final = 16
 N_SHOWN: Final = 9
 """Images of a grid."""
 FILE = "exemplars.safetensors"
+SCORES = "scores.safetensors"
 SHARE = "ineligible_share"
 
 
@@ -123,3 +127,33 @@ class Asked:
 def key_of(workshop: "Workshop", cell: Cell) -> dict[str, Any]:
     """What the exemplars of a cell follow from."""
     return {"version": VERSION, "kept": N_KEPT, "decomposition": workshop.decomposition_key(cell)}
+
+
+def scores_key(workshop: "Workshop", cell: Cell, name: str, identity: str) -> dict[str, Any]:
+    """What the scores follow from that a metric gives the atoms of a cell."""
+    encoder = {} if cell.site.encoder is None else {"encoder": cell.site.encoder.identity}
+    key = {"version": VERSION, "metric": [name, identity], "decomposition": workshop.decomposition_key(cell)}
+    return {**key, **encoder}
+
+
+def keep_scores(workshop: "Workshop", cell: Cell, scores: Mapping[str, Scores]) -> None:
+    """Put what metrics say of a cell's atoms into the cache, each by itself."""
+    for name, identity in cell.metrics:
+        if name in scores:
+            tensors = {one: tensor.contiguous() for one, tensor in vars(scores[name]).items()}
+            written = partial(_write, safetensors.save(tensors))
+            workshop.cache.get("scores", scores_key(workshop, cell, name, identity), written)
+
+
+def scores_of(workshop: "Workshop", cell: Cell) -> dict[str, Scores]:
+    """What the cache holds of what metrics say of a cell's atoms, by the name of the metric's value."""
+    found = {}
+    for name, identity in cell.metrics:
+        folder = workshop.cache.folder("scores", scores_key(workshop, cell, name, identity))
+        if workshop.cache.is_whole(folder):
+            found[name] = Scores(**safetensors.load_file(folder / SCORES))
+    return found
+
+
+def _write(data: bytes, folder: Path) -> None:
+    (folder / SCORES).write_bytes(data)

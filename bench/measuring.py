@@ -12,7 +12,7 @@ from bench.cache import StorageError
 from bench.cells import Cell, SiteSpec
 from bench.efficiency import IMAGES, timings_of
 from bench.evaluation import Question
-from bench.exemplars import Asked, Shown, key_of
+from bench.exemplars import Asked, Shown, keep_scores, key_of
 from bench.lanes import Failure, one_line
 from bench.memory import forget_peak, peak_bytes
 from bench.provenance import machine
@@ -151,6 +151,7 @@ def evaluated(workshop: "Workshop", cells: Sequence[Cell], came: Mapping[str, An
         if answer.values is None:
             outcomes[cell.id] = answer.failure or Failure("nothing was measured")
             continue
+        keep_scores(workshop, cell, answer.scores)
         before = came.get(cell.id, Found(0.0, None))
         outcomes[cell.id] = Measurement(
             answer.values,

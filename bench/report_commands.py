@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 NAME = "report.html"
 MEGABYTE = 1_000_000
-RAW_SHARE = 0.7
-"""How much of a place in the page is left for files as they are: in base64 they take a third more."""
 
 
 def report(
@@ -31,6 +29,7 @@ def report(
         ),
     ] = None,
     max_mb: Annotated[float, typer.Option("--max-mb", help="How large the page may be, in megabytes.")] = 20.0,
+    suite: Annotated[str, typer.Option("--suite", help="The suite's .toml file, where it is not shipped.")] = "",
     plugin: Plugins = NO_PLUGINS,
     cache: CacheDir = None,
     quiet: Quiet = False,
@@ -44,7 +43,7 @@ def report(
         raise UsageError(f"--max-mb: got {max_mb}; expected megabytes above 0, 20 say; change it")
     read_plan(run_dir, "DIR")
     where = out or run_dir / NAME
-    made = made_report(run_dir, out, with_images, max_mb, resolved(plugin), cache, is_quiet=quiet or as_json)
+    made = made_report(run_dir, out, with_images, max_mb, resolved(plugin), cache, suite, is_quiet=quiet or as_json)
     text = page(made)
     write_text(where, text)
     n_bytes = len(text.encode("utf-8"))
@@ -63,6 +62,7 @@ def made_report(
     max_mb: float,
     plugins: tuple[Path, ...],
     cache: Path | None,
+    suite: str,
     *,
     is_quiet: bool,
 ) -> "Report":
@@ -75,7 +75,7 @@ def made_report(
     from bench.reporting import gathered
     from results.report import fitted, page
 
-    bare = gathered(folder, command(folder, out, with_images, max_mb, plugins))
+    bare = gathered(folder, command(folder, out, with_images, max_mb, suite, plugins))
     place = max(0, int(max_mb * MEGABYTE) - len(page(bare).encode("utf-8")) - 10_000)  # what is said of it takes some
     lines: list[str] = []
     if place == 0:
@@ -83,43 +83,44 @@ def made_report(
         return replace(bare, left_out=lines)
     if bare.leaderboard is None:
         return bare
-    views, lines = looked_at(folder, plugins, cache, int(place * RAW_SHARE), (lambda text: None) if is_quiet else tell)
-    views, hidden = allowed(views, folder, with_images)
+    views, lines = looked_at(folder, plugins, cache, suite, place, nothing if is_quiet else said)
+    views, hidden = allowed(views, with_images)
     views, dropped = fitted(views, place)
     return replace(bare, views=views, left_out=[*lines, *hidden, *dropped])
 
 
-def command(folder: Path, out: Path | None, with_images: bool | None, max_mb: float, plugins: Sequence[Path]) -> str:
+def nothing(what: str, done: int, total: int) -> None:
+    """Progress that nobody wants to see."""
+
+
+def said(what: str, done: int, total: int) -> None:
+    """Progress as a line, where something begins."""
+    if not done:
+        tell(f"report: {what}")
+
+
+def command(
+    folder: Path, out: Path | None, with_images: bool | None, max_mb: float, suite: str, plugins: Sequence[Path]
+) -> str:
     """The command line that makes the page again; where the cache is differs from machine to machine."""
     words = ["eludebench", "report", str(folder)]
     words += ["--out", str(out)] if out else []
     words += [] if with_images is None else ["--with-images" if with_images else "--without-images"]
     words += [] if max_mb == 20 else ["--max-mb", f"{max_mb:g}"]
+    words += ["--suite", suite] if suite else []
     words += [word for path in plugins for word in ("--plugin", str(path))]
     return shlex.join(words)
 
 
-def allowed(views: "Views", folder: Path, with_images: bool | None) -> tuple["Views", list[str]]:
+def allowed(views: "Views", with_images: bool | None) -> tuple["Views", list[str]]:
     """The views with those images alone that may be shown, and what was said of the others."""
-    from bench.folder import read_plan
-
     if with_images:
         return views, []
-    datasets = {site["label"]: site["dataset"] for site in read_plan(folder)["sites"]}
-    shown = shipped() if with_images is None else frozenset()
-    hidden = [one.site for one in views.pictures if one.files and datasets.get(one.site) not in shown]
+    may_be = with_images is None
+    hidden = [one.site for one in views.pictures if one.files and not (may_be and one.is_embedded)]
     if not hidden:
         return views, []
     pictures = [replace(one, files={}) if one.site in hidden else one for one in views.pictures]
     why = "--without-images" if with_images is False else "their data do not ship with this program"
     line = f"images of {', '.join(hidden)}: {why}; --with-images shows them, if their licence lets you pass them on"
     return replace(views, pictures=pictures), [line]
-
-
-def shipped() -> frozenset[str]:
-    """Names of the data sets whose images come with this program or with what it needs."""
-    from bench.registry import BUILT_IN, Registry
-
-    registry = Registry([])
-    names = BUILT_IN["datasets"]
-    return frozenset(name for name in names if not getattr(registry.find("datasets", name).load(), "places", ()))

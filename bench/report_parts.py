@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from results.explored import Explored, Judged, Pictures
+from bench.explore import explored
 from results.layout import Layout
 from results.records import Record
 from results.report import Drawing, Views
@@ -26,10 +26,21 @@ def drawings(folder: Path) -> list[Drawing]:
 
 
 def looked_at(
-    folder: Path, plugins: Sequence[Path], cache: Path | None, max_bytes: int, report: Callable[[str], None]
+    folder: Path,
+    plugins: Sequence[Path],
+    cache: Path | None,
+    suite: str,
+    max_bytes: int,
+    report: Callable[[str, int, int], None],
 ) -> tuple[Views, list[str]]:
-    """Units and judged pairs, and what was left out of them."""
-    pictures: list[Pictures] = []
-    explored: list[Explored] = []
-    judged: list[Judged] = []
-    return Views(pictures, explored, judged), ["units and judged pairs: not looked at"]
+    """Units and judged pairs, and what was left out of them; what a method left out is said where it is shown."""
+    pictures, methods, judged, left_out = explored(
+        folder, plugins=plugins, cache=cache, max_bytes=max_bytes, report=report, suite=suite
+    )
+    of_methods = {f"{one.site}/{one.label}: {one.left_out}" for one in methods if one.left_out}
+    n, n_all = sum(len(one.units) for one in methods), sum(one.n_units for one in methods)
+    lines = [line for line in left_out if line not in of_methods]
+    lines += (
+        [f"{n_all - n} of {n_all} units; each method says below how those were chosen that are"] if n < n_all else []
+    )
+    return Views(pictures, methods, judged), lines

@@ -32,7 +32,7 @@ from torch import Tensor
 from metrics.catalogue import MetricRow, Value, rows_of
 from metrics.exemplars import Exemplars, Ranking
 from metrics.intervals import N_RESAMPLES, SEED, bootstrapped, percentiles, proportion
-from metrics.protocol import EvaluationBatch, EvaluationFacts, Truth
+from metrics.protocol import EvaluationBatch, EvaluationFacts, Scores, Truth
 
 TOP_K: Final = 100
 MAX_TOKENS: Final = 20_000
@@ -105,7 +105,7 @@ class GroundTruth:
             "concept_cosine": self._cosine(),
         }
 
-    def _purity(self, exemplars: Exemplars) -> Value:
+    def _each_purity(self, exemplars: Exemplars) -> Scores:
         """An image counts where it drives the atom at all, which is above the atom's smallest code anywhere."""
         is_finite = (exemplars.scores.isfinite().all(dim=1) & exemplars.smallest.isfinite()).cpu()
         counts = exemplars.weights() > 0
@@ -113,11 +113,21 @@ class GroundTruth:
         rows = torch.searchsorted(torch.cat(self._images), exemplars.images.long().cpu())
         shown = torch.cat(self._concepts)[rows, exemplars.positions.long().cpu()]
         n_showing = (shown & counts[..., None].cpu()).sum(dim=1).amax(dim=1)
-        is_scored = (n_images >= 2) & is_finite
-        percent: Float64[ndarray, " atoms"] = (100 * n_showing.double() / n_images.clamp(min=1))[is_scored].numpy()
-        n_excluded = int((~is_scored).sum())
+        return Scores(100 * n_showing.double() / n_images.clamp(min=1), (n_images >= 2) & is_finite)
+
+    def _purity(self, exemplars: Exemplars) -> Value:
+        each = self._each_purity(exemplars)
+        n_excluded = int((~each.is_scored).sum())
         reason = f"{n_excluded} driven by fewer than two images, or with codes that are not finite"
+        percent: Float64[ndarray, " atoms"] = each.values[each.is_scored].numpy()
         return bootstrapped(percent, "atoms", n_excluded=n_excluded, reason=reason if n_excluded else None)
+
+    def atom_scores(self) -> Mapping[str, Scores]:
+        """The share of an atom's images, in %, that show the concept which most show; none without concepts."""
+        exemplars = self._ranking.exemplars()
+        if exemplars is None or not self._concepts[0].shape[2]:
+            return {}
+        return {"exemplar_purity": self._each_purity(exemplars)}
 
     def _cosine(self) -> Value:
         if self._moments is None:

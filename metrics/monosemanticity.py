@@ -28,7 +28,7 @@ from torch import Tensor
 from metrics.catalogue import MetricRow, Value, rows_of
 from metrics.exemplars import Exemplars, Ranking
 from metrics.intervals import SEED, bootstrapped, proportion
-from metrics.protocol import EvaluationBatch, EvaluationFacts
+from metrics.protocol import EvaluationBatch, EvaluationFacts, Scores
 
 TOP_K: Final = 100
 POSITIVE: Final = 1e-9  # of the largest weight; a pair of 1 and less than this is lost in the rounding of eq. 7
@@ -78,6 +78,10 @@ class AtomScores:
         """The scores in %, NaN for the excluded atoms."""
         percent: Float64[np.ndarray, " atoms"] = 100 * self.scores.numpy()
         return percent
+
+    def each(self) -> Scores:
+        """The scores in %, and which atoms have one."""
+        return Scores(100 * self.scores.nan_to_num(0.0), ~self.scores.isnan())
 
     def value(self, statistic: Literal["mean", "median"] = "mean") -> Value:
         """The mean or median of the scored atoms in %; null where none is."""
@@ -148,6 +152,13 @@ class MSScore:
         own = AtomScores.of(scores, never_active, single, not_finite)
         not_finite = not_finite | ~is_finite_shuffled
         return own, AtomScores.of(scores_shuffled, never_active, single, not_finite)
+
+    def atom_scores(self) -> Mapping[str, Scores]:
+        """The score of every atom and its null baseline in %; none with fewer than two images."""
+        if self._n_images < 2:
+            return {}
+        own, shuffled = self.per_atom()
+        return {"ms_score": own.each(), "ms_score_permuted": shuffled.each()}
 
     def compute(self) -> Mapping[str, Value]:
         """The five values in %; null with fewer than two images or without a scored atom."""

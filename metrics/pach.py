@@ -20,7 +20,7 @@ from torch import Tensor
 
 from metrics.catalogue import MetricRow, Value, rows_of
 from metrics.monosemanticity import AtomScores
-from metrics.protocol import EvaluationBatch, EvaluationFacts
+from metrics.protocol import EvaluationBatch, EvaluationFacts, Scores
 
 ROUNDING: Final = 1e-9  # of the largest pair: where all pairs together weigh less, rounding is as large
 
@@ -61,6 +61,12 @@ class PachScore:
         if n_images < 2:
             return {"ms_score_pach": Value.null(f"{n_images} of the at least 2 images that a pair takes")}
         return {"ms_score_pach": self.per_atom().value()}
+
+    def atom_scores(self) -> Mapping[str, Scores]:
+        """The score of every atom in %; none with fewer than two images."""
+        if self._sums is None or self._sums.n_images < 2:
+            return {}
+        return {"ms_score_pach": self.per_atom().each()}
 
 
 def _unit_embeddings(batch: EvaluationBatch) -> Float64[Tensor, "images width"]:

@@ -1,9 +1,10 @@
 """What a metric is: rows in a catalogue, an update per batch, and values with intervals at the end."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
 # Not typing's: before Python 3.12 its isinstance computes every property, and a batch's are dear.
@@ -239,6 +240,28 @@ class Learner(Protocol):
 
     def learn(self, batch: EvaluationBatch) -> None:
         """Take in one batch of the probing split; `images` are its rows there."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """One number per atom.
+
+    Attributes:
+        values: In the unit of the row that they are averaged to; of no meaning for atoms that are left out.
+        is_scored: Whether the atom has one.
+    """
+
+    values: Float64[Tensor, " atoms"]
+    is_scored: Bool[Tensor, " atoms"]
+
+
+@runtime_checkable
+class AtomScorer(Protocol):
+    """A metric that can say of each atom what it says of all: people look at single ones."""
+
+    def atom_scores(self) -> Mapping[str, Scores]:
+        """The numbers of every atom after `compute`, on the processor, by the name of the row they are averaged to."""
         ...
 
 

@@ -19,6 +19,7 @@ class Pictures:
         grid: Patches of an image from top to bottom and from left to right; None where tokens have no places.
         n_prefix: Tokens before the patch tokens (CLS).
         licence: Of the images.
+        is_embedded: Whether the data set ships with the program, so that its images may be shown to anybody.
     """
 
     site: str
@@ -27,6 +28,18 @@ class Pictures:
     grid: tuple[int, int] | None = None
     n_prefix: int = 0
     licence: str = "not stated"
+    is_embedded: bool = False
+
+    def place_of(self, position: int) -> tuple[int, int] | None:
+        """Row and column of a token's patch in the grid; None of a token that is no patch, and where there is no grid.
+
+        Args:
+            position: As in `Atom.positions`.
+        """
+        patch = position - self.n_prefix
+        if self.grid is None or not 0 <= patch < self.grid[0] * self.grid[1]:
+            return None
+        return divmod(patch, self.grid[1])
 
 
 @dataclass(frozen=True)

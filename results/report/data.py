@@ -7,7 +7,7 @@ their only readers.
 import base64
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from results.explored import Atom, Explored, Judged, Pictures, Shown, Unit
@@ -86,9 +86,7 @@ def _thinned(one: Explored, share: float) -> Explored:
     units: tuple[Unit, ...] = tuple(_evenly(one.units, share))
     said = f"{len(units)} of the {len(one.units)} units that were looked at, evenly spaced, for the page's size"
     left = "; ".join(filter(None, (one.left_out, said)))
-    return Explored(
-        one.site, one.label, one.method, one.token_seed, one.init_seed, units, one.n_units, one.n_atoms, left
-    )
+    return replace(one, units=units, left_out=left)
 
 
 def _referenced(views: Views) -> Views:
@@ -101,13 +99,10 @@ def _referenced(views: Views) -> Views:
     for pair in views.judged:
         used.setdefault(pair.site, set()).update(pair.first.images, pair.second.images)
     pictures = [
-        Pictures(
-            one.site,
-            {index: file for index, file in one.files.items() if index in used.get(one.site, ())},
-            {index: text for index, text in one.captions.items() if index in used.get(one.site, ())},
-            one.grid,
-            one.n_prefix,
-            one.licence,
+        replace(
+            one,
+            files={index: file for index, file in one.files.items() if index in used.get(one.site, ())},
+            captions={index: text for index, text in one.captions.items() if index in used.get(one.site, ())},
         )
         for one in views.pictures
     ]

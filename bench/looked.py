@@ -1,0 +1,294 @@
+"""What the cache still holds of a run to look at: of each finished cell its atoms, of each site its images.
+
+Nothing is computed but what takes no time: one image goes through the network for the shape of the map, and the
+weights of a part are rebuilt from the site's own. What the cache has lost is told and not made again.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bench import UsageError
+from bench.cache import NotCachedError, default_cache
+from bench.cells import Cell, SiteSpec, Suite
+from bench.datasets import Dataset
+from bench.exemplars import Shown, key_of, scores_of
+from bench.folder import changes_of, outcomes, read_plan
+from bench.opened import StartLooking
+from bench.registry import Registry, shipped_suites
+from bench.sites import Site
+from bench.stages import Workshop
+from bench.suites import load_suite
+from methods.partition import SplitUnits
+from methods.parts import Parts, part_weights
+from methods.protocol import Decomposition
+from metrics.protocol import Scores
+from results.explored import Atom, Unit
+from results.records import COMPLETE
+
+WHOLE = "backbone"
+"""The method whose atoms are the units themselves."""
+N_WHOLE, N_PART, N_INPUTS = 16, 9, 16
+"""Images of a whole unit (Figure 3 of the paper) and of any other atom, and input dimensions of a part, at most."""
+
+
+@dataclass(frozen=True, eq=False)
+class Looked:
+    """A finished cell, as far as one can look at it.
+
+    Attributes:
+        cell: The cell, with its method chosen where it is swept.
+        decomposition: What was found.
+        shown: The exemplars of its atoms.
+        scores: What metrics say of each atom, by name.
+        weight: The site's kernel.
+    """
+
+    cell: Cell
+    decomposition: Decomposition
+    shown: Shown
+    scores: Mapping[str, Scores]
+    weight: Float[Tensor, "units d_in"]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its atoms are the units themselves."""
+        return self.cell.method.entry.name == WHOLE
+
+    @property
+    def splits(self) -> bool:
+        """Whether its atoms are parts of units."""
+        return self.decomposition.unit_of_atom is not None and not self.is_whole
+
+    @cached_property
+    def atoms_of_unit(self) -> dict[int, list[int]]:
+        """The atoms of each unit that has some; of a method that splits none, each atom by itself."""
+        found: dict[int, list[int]] = {}
+        units = self.decomposition.unit_of_atom if self.splits else None
+        for atom, unit in enumerate(range(self.decomposition.n_atoms) if units is None else units.tolist()):
+            found.setdefault(unit, []).append(atom)
+        return found
+
+    @cached_property
+    def parts(self) -> Parts | None:
+        """How it splits the weights; None of methods that split none."""
+        method = self.cell.method.built
+        return method.parts(self.decomposition) if isinstance(method, SplitUnits) else None
+
+    @cached_property
+    def rounded(self) -> tuple[list[list[int]], list[list[int]], list[list[float]]]:
+        """Images, positions and codes of all atoms as numbers of Python, which are faster one by one."""
+        shown = self.shown
+        return shown.images.tolist(), shown.positions.tolist(), shown.scores.tolist()
+
+    @cached_property
+    def told(self) -> dict[str, list[float | None]]:
+        """The scores of all atoms, None where a metric leaves one out."""
+        return {
+            name: [
+                float(f"{value:.6g}") if is_scored else None
+                for value, is_scored in zip(one.values.tolist(), one.is_scored.tolist(), strict=True)
+            ]
+            for name, one in sorted(self.scores.items())
+        }
+
+    @cached_property
+    def n_members(self) -> list[int] | None:
+        """Instances in the cluster behind each atom, 0 where there is none."""
+        sizes = self.decomposition.tensors.get("cluster_sizes")
+        return None if sizes is None or len(sizes) != self.decomposition.n_atoms else sizes.tolist()
+
+    def inputs_of(self, atom: int) -> tuple[tuple[tuple[int, float], ...], int | None]:
+        """The input dimensions of largest weight in a part, with that weight, and how many it has weight on."""
+        if self.parts is None:
+            return (), None
+        one, parts = slice(atom, atom + 1), self.parts
+        held = (parts.holds[one], parts.unit_of_atom[one], parts.divisors, parts.bias_shares[one])
+        row = part_weights(*held, self.weight, None)[0][0]
+        order = row.abs().argsort(descending=True, stable=True)[:N_INPUTS].tolist()
+        largest = tuple((i, float(f"{value:.6g}")) for i in order if (value := float(row[i])))
+        return largest, int((row != 0).sum())
+
+    def atom(self, index: int) -> Atom:
+        """One of its atoms."""
+        n = N_WHOLE if self.is_whole else N_PART
+        images, positions, codes = (values[index][:n] for values in self.rounded)
+        inputs, n_inputs = self.inputs_of(index)
+        return Atom(
+            index=index,
+            images=tuple(int(one) for one in images),
+            positions=tuple(int(one) for one in positions),
+            codes=tuple(float(f"{one:.6g}") for one in codes),
+            scores={name: values[index] for name, values in self.told.items()},
+            n_members=(self.n_members[index] or None) if self.n_members else None,
+            inputs=inputs,
+            n_inputs=n_inputs,
+        )
+
+    def unit(self, index: int, whole: "Looked | None") -> Unit:
+        """One of its units with its parts; of a method that splits none, the atom of that index.
+
+        Args:
+            index: As in `atoms_of_unit`.
+            whole: The cell of the units themselves, where there is one.
+        """
+        if self.is_whole:
+            return Unit(index, self.atom(index), ())
+        parts = tuple(self.atom(atom) for atom in self.atoms_of_unit[index])
+        if not self.splits:
+            return Unit(None, None, parts)
+        return Unit(index, None if whole is None else whole.atom(index), parts)
+
+
+@dataclass(frozen=True, eq=False)
+class LookedSite:
+    """A site with what there is to look at.
+
+    Attributes:
+        spec: The site in the suite.
+        site: In its backbone.
+        dataset: Its images.
+        cells: What is there of each method, by label, in the order of the suite.
+        left_out: What is not, and why.
+    """
+
+    spec: SiteSpec
+    site: Site
+    dataset: Dataset
+    cells: Mapping[str, Looked]
+    left_out: Sequence[str] = field(default_factory=tuple)
+
+    @property
+    def whole(self) -> Looked | None:
+        """The cell of the units themselves."""
+        return next((one for one in self.cells.values() if one.is_whole), None)
+
+
+@dataclass(frozen=True, eq=False)
+class LookedRun:
+    """A run with its cache.
+
+    Attributes:
+        folder: Of the run.
+        suite: Its suite, with the changes of its command line.
+        workshop: Over the cache, which nothing is written to.
+    """
+
+    folder: Path
+    suite: Suite
+    workshop: Workshop
+
+    @classmethod
+    def at(
+        cls,
+        folder: Path,
+        plugins: Sequence[Path] = (),
+        cache: Path | None = None,
+        suite: str = "",
+        report: Callable[[str, int, int], None] = lambda what, done, total: None,
+    ) -> "LookedRun":
+        """The run in a folder.
+
+        Raises:
+            UsageError: There is none, or it is of a suite that is found only by its file.
+        """
+        name = str(read_plan(folder)["suite"])
+        if not suite and name not in shipped_suites():
+            raise UsageError(f"--suite: got none for a run of {name!r}, which is not shipped; expected its file")
+        loaded = load_suite(suite or name, Registry(tuple(plugins)), changes_of(folder))
+        if loaded.name != name:
+            raise UsageError(f"--suite: got {loaded.name!r} for a run of {name!r}; expected that one; give its file")
+        start = StartLooking(tuple(plugins), cache or default_cache())
+        return cls(folder, loaded, start.workshop(report, lambda text: None))
+
+    def sites(self) -> tuple[list[LookedSite], list[str]]:
+        """What there is of each site under the run's first seeds, and why there is nothing of others."""
+        plan, groups = read_plan(self.folder), outcomes(self.folder)
+        seeds, planned = (plan["token_seeds"][0], plan["init_seeds"][0]), {cell["id"] for cell in plan["cells"]}
+        done = {identity for identity, group in groups.items() if identity in planned and group[-1].text == COMPLETE}
+        found, lost = [], []
+        for spec in self.suite.sites:
+            own = [c for c in self.suite.cells if c.site == spec and (c.token_seed, c.init_seed) == seeds]
+            finished = [cell for cell in own if cell.id in done]
+            if not finished:
+                why = "no cell is finished" if any(cell.id in planned for cell in own) else "not part of this run"
+                lost.append(f"{spec.label}: {why}" if own else f"{spec.label}: no cell under the run's first seeds")
+                continue
+            try:
+                found.append(self.site(spec, finished))
+            except NotCachedError:
+                lost.append(f"{spec.label}: the cache no longer holds its backbone")
+        return found, lost
+
+    def site(self, spec: SiteSpec, cells: Sequence[Cell]) -> LookedSite:
+        """One site with these finished cells.
+
+        Raises:
+            NotCachedError: The cache has lost the backbone.
+        """
+        dataset, site = self.workshop.dataset(spec), self.workshop.site(spec)
+        found, lost = {}, []
+        for cell in cells:
+            one = self.cell(cell, site)
+            if isinstance(one, str):
+                lost.append(f"{spec.label}/{cell.label}: {one}")
+            else:
+                found[cell.label] = one
+                lost += [f"{spec.label}/{cell.label}: the cache holds no scores of its atoms"] if not one.scores else []
+        return LookedSite(spec, site, dataset, found, tuple(lost))
+
+    def cell(self, cell: Cell, site: Site) -> Looked | str:
+        """What there is of one cell, or why there is nothing."""
+        workshop = self.workshop
+        try:
+            settled = workshop.settled(cell)
+        except NotCachedError:
+            return "the cache no longer holds the sweep that chose its options"
+        try:
+            decomposition = workshop.decomposition(settled)
+        except NotCachedError:
+            return "the cache no longer holds its decomposition"
+        folder = workshop.cache.folder("exemplars", key_of(workshop, settled))
+        if not workshop.cache.is_whole(folder):
+            return "the cache no longer holds its exemplars"
+        weight = site.weight.cpu()
+        return Looked(settled, decomposition, Shown.load(folder), scores_of(workshop, settled), weight)
+
+
+def shape_at(site: Site, pixels: Tensor) -> tuple[torch.Size, bool]:
+    """The shape of what the layer gives for one image, and whether channels come first in it."""
+    seen: list[torch.Size] = []
+    handle = site.module.register_forward_hook(lambda _module, _args, output: seen.append(output.shape))
+    try:
+        with torch.inference_mode():
+            site.backbone.module(site.backbone.transform(pixels))
+    finally:
+        handle.remove()
+    return seen[0], isinstance(site.module, torch.nn.Conv2d)
+
+
+def grid_of(shape: Sequence[int], is_channels_first: bool, prefix: Sequence[str]) -> tuple[tuple[int, int] | None, int]:
+    """Patches from top to bottom and from left to right, and tokens before them that are studied.
+
+    Args:
+        shape: Of what a layer gives for one image.
+        is_channels_first: Whether it is (1, units, height, width); else units come last.
+        prefix: Kinds of the tokens before the patches in a sequence.
+
+    Returns:
+        No grid where there is one position, or so many that they make no square: nobody knows where they are.
+    """
+    if len(shape) == 4:
+        height, width = (shape[2], shape[3]) if is_channels_first else (shape[1], shape[2])
+        return ((height, width) if height * width > 1 else None), 0
+    n_tokens = shape[1] if len(shape) == 3 else 1
+    n_patches = n_tokens - len(prefix)
+    side = round(max(n_patches, 0) ** 0.5)
+    if n_tokens == 1 or side < 1 or side * side != n_patches:
+        return None, 0
+    return (side, side), sum(kind != "register" for kind in prefix)
