@@ -185,15 +185,15 @@ def orders_of(one: LookedSite, random: Random) -> dict[str, list[int]]:
     for looked in one.cells.values():
         for unit, atoms in looked.atoms_of_unit.items() if looked.splits else ():
             n_splitting[unit] = n_splitting.get(unit, 0) + (len(atoms) > 1)
-    parents = range(len(one.site.weight))
+    parents = list(range(len(one.site.weight)))
     drawn = sorted(random.sample(parents, len(parents)), key=lambda unit: -n_splitting.get(unit, 0))
     found = {}
     for label, looked in one.cells.items():
         if looked.splits or looked.is_whole:
             found[label] = [unit for unit in drawn if unit in looked.atoms_of_unit]
         else:
-            atoms, is_eligible = range(looked.decomposition.n_atoms), looked.shown.is_eligible.tolist()
-            found[label] = sorted(random.sample(atoms, len(atoms)), key=lambda atom: not is_eligible[atom])
+            every, is_eligible = range(looked.decomposition.n_atoms), looked.shown.is_eligible.tolist()
+            found[label] = sorted(random.sample(every, len(every)), key=lambda atom: not is_eligible[atom])
     return found
 
 

@@ -9,7 +9,6 @@ arguments give the same pixels.
 
 import importlib.util
 import io
-import textwrap
 import time
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -131,7 +130,8 @@ def unit_gallery(
     left_out = [f"{len(shown)} of {len(unit.parts)} parts are shown."] if len(shown) < len(unit.parts) else []
     whole = in_a_row(body, 2 * GAP)
     width = max(whole.width, 8 * CELL)
-    return page([*titled(title, width), whole, *(text(one, width) for one in [*left_out, *remarks])])
+    below = [text(one, width) for one in [*left_out, *remarks]]
+    return page([*titled(title, width), whole, *([stacked(below, 2)] if below else [])])
 
 
 def words_of(what: str, atom: Atom, score: str) -> list[str]:
@@ -161,20 +161,20 @@ def pair_gallery(pair: Judged, seen: Seen, *, remarks: Sequence[str] = ()) -> Im
         2 * GAP,
     )
     rows: list[Image.Image] = [*titled(f"{pair.site}, panel {pair.panel}, pair {pair.id[:12]}", top.width), top]
-    for reply in pair.replies:
-        rows += replied(reply, width, top.width)
+    rows += [replied(reply, width, top.width) for reply in pair.replies]
     said = "no majority" if pair.consensus is None else f"{pair.consensus} is the more coherent grid"
     rows.append(text(f"Consensus: {said}.", top.width, 15, bold=True))
     kind = "vision-language models" if pair.kind == "llm_panel" else "a proxy panel, no vision-language models"
-    return page([*rows, *(text(one, top.width) for one in [f"Judged by {kind}.", *remarks])])
+    return page([*rows, stacked([text(one, top.width) for one in [f"Judged by {kind}.", *remarks]], 2)])
 
 
-def replied(reply: Reply, width: int, whole: int) -> list[Image.Image]:
+def replied(reply: Reply, width: int, whole: int) -> Image.Image:
     """What one judge chose and said, under the grids."""
     head = text(f"{reply.judge} chooses {reply.choice or 'neither'}", whole, 13, bold=True, colour=BLUE)
-    if not (reply.reasoning_a or reply.reasoning_b):
-        return [head, text(cut(reply.text) or "(no text)", whole)]
-    return [head, in_a_row([text(cut(one), width) for one in (reply.reasoning_a, reply.reasoning_b)], 2 * GAP)]
+    said = text(cut(reply.text) or "(no text)", whole)
+    if reply.reasoning_a or reply.reasoning_b:
+        said = in_a_row([text(cut(one), width) for one in (reply.reasoning_a, reply.reasoning_b)], 2 * GAP)
+    return stacked([head, said], 2)
 
 
 def cut(said: str) -> str:
@@ -192,18 +192,18 @@ def printable(said: str) -> str:
 
 
 def lines_of(said: str, width: int, size: int, bold: bool) -> list[str]:
-    """The text in lines of at most so many pixels; long words are broken."""
-    written, lines = font(size, bold), []
-    plain = printable(said)
-    n = max(8, int(len(plain) * width / max(1.0, written.getlength(plain))))
-    for line in textwrap.wrap(plain, n, break_long_words=True) or [""]:
-        while written.getlength(line) > width and len(line) > 1:
-            keep = next(i for i in range(len(line) - 1, 0, -1) if i == 1 or written.getlength(line[:i]) <= width)
-            space = line.rfind(" ", 1, keep + 1)
-            keep = space if space > 0 else keep
-            lines.append(line[:keep].rstrip())
-            line = line[keep:].lstrip()
-        lines.append(line)
+    """The text in lines of at most so many pixels; a word that is longer than a line is broken."""
+    written, lines = font(size, bold), [""]
+    for word in printable(said).split(" "):
+        both = f"{lines[-1]} {word}".lstrip()
+        if written.getlength(both) <= width:
+            lines[-1] = both
+            continue
+        lines += [""] * bool(lines[-1])
+        for sign in word:
+            if lines[-1] and written.getlength(lines[-1] + sign) > width:
+                lines.append("")
+            lines[-1] += sign
     return lines
 
 

@@ -1,6 +1,7 @@
-"""The command `gallery`: a unit with its parts, a judged pair, or the units that a method made most of, as a picture."""
+"""The command `gallery`: a unit with its parts, a judged pair, or units that were chosen or drawn, as a picture."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Annotated
@@ -88,7 +89,7 @@ def found_unit(run: "LookedRun", name: str) -> tuple["LookedSite", "Looked", int
     return site, looked, int(number)
 
 
-def told(lost: "list[str] | tuple[str, ...]") -> str:
+def told(lost: Sequence[str]) -> str:
     """What is not there, behind a message about what was not found."""
     return f" (not there: {'; '.join(lost)})" if lost else ""
 
@@ -138,25 +139,27 @@ def chosen_pages(run: "LookedRun", what: str, n: int, label: str, seed: int, mar
     if what == "random":
         how = f"Drawn at random (seed {seed}) among {len(every)} units that are in several parts."
         return [drawn(site, one, unit, mark, [how]) for site, one, unit in every[:n]]
-    by_parts = sorted(every, key=lambda triple: -len(triple[1].atoms_of_unit[triple[2]]))
-    n_first = max(n, -(-len(every) // 10))
-    least = len(
-        by_parts[min(n_first, len(by_parts)) - 1][1].atoms_of_unit[by_parts[min(n_first, len(by_parts)) - 1][2]]
-    )
-    gains = [
-        (gain, triple)
-        for triple in by_parts
-        if len(triple[1].atoms_of_unit[triple[2]]) >= least
-        if (gain := gain_of(triple[1].unit(triple[2], triple[0].whole))) is not None
-    ]
-    if not gains:
+    return best_pages(every, n, mark)
+
+
+def best_pages(every: "list[tuple[LookedSite, Looked, int]]", n: int, mark: bool) -> "list[Image.Image]":
+    """Of the tenth of the units with the most parts, those whose parts gain most in MS-Score over them."""
+
+    def n_parts(one: "tuple[LookedSite, Looked, int]") -> int:
+        return len(one[1].atoms_of_unit[one[2]])
+
+    counts = sorted(map(n_parts, every), reverse=True)
+    least = counts[min(len(counts), max(n, -(-len(counts) // 10))) - 1]
+    many = [one for one in every if n_parts(one) >= least]
+    gains = [(gain_of(looked.unit(unit, site.whole)), (site, looked, unit)) for site, looked, unit in many]
+    known = sorted(((gain, one) for gain, one in gains if gain is not None), key=lambda pair: -pair[0])
+    if not known:
         raise UsageError("WHAT: got 'best'; expected MS-Scores of units and parts, and the cache holds none; run again")
-    gains.sort(key=lambda pair: -pair[0])
     how = (
-        f"Not a fair sample: chosen among {len(every)} units in several parts, of the {len(gains)} with {least} parts or "
-        "more and an MS-Score, by the largest gain (mean of the parts less the unit's): "
+        f"Not a fair sample: of {len(every)} units in several parts, the {len(known)} with {least} parts or more "
+        "and an MS-Score were looked at, and those with the largest gain chosen (mean of the parts less the unit's): "
     )
-    return [drawn(*triple, mark, [f"{how}{gain:+.1f} points."]) for gain, triple in gains[:n]]
+    return [drawn(*one, mark, [f"{how}{gain:+.1f} points."]) for gain, one in known[:n]]
 
 
 def gain_of(unit: "Unit") -> float | None:

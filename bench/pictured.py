@@ -42,12 +42,10 @@ def reduced(pixels: UInt8[Tensor, "3 height width"], side: int) -> Image.Image:
 
 def encoded(image: Image.Image) -> bytes:
     """The image as PNG or JPEG, whichever is smaller."""
-    files = []
-    for options in ({"format": "PNG", "optimize": True}, {"format": "JPEG", "quality": QUALITY}):
-        buffer = io.BytesIO()
-        image.save(buffer, **options)
-        files.append(buffer.getvalue())
-    return min(files, key=len)
+    png, jpeg = io.BytesIO(), io.BytesIO()
+    image.save(png, "PNG", optimize=True)
+    image.save(jpeg, "JPEG", quality=QUALITY)
+    return min(png.getvalue(), jpeg.getvalue(), key=len)
 
 
 def bare(one: LookedSite) -> Pictures:

@@ -51,7 +51,9 @@ class Heard:
     def choices(self) -> dict[str, str | None]:
         """What the panel as a whole chose, by presentation; of planted pairs too, which the ranking leaves out."""
         every = [
-            replace(one, rung="", methods=("first", "second")[:: -1 if one.order else 1]) if one.rung else one
+            replace(one, rung="", methods=("second", "first") if one.order else ("first", "second"))
+            if one.rung
+            else one
             for one in self.manifest.presentations
         ]
         if not (every and self.said):
