@@ -7,20 +7,11 @@ Results go to standard output, progress and errors to standard error. Exit codes
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from bench import (
-    UsageError,
-    __version__,
-    authors,
-    decompositions,
-    gallery_commands,
-    judge_commands,
-    plan_commands,
-    report_commands,
-)
+from bench import UsageError, __version__, authors, decompositions, gallery_commands, judge_commands, plan_commands, report_commands, table_commands
 from bench.changes import changes_from
 from bench.registry import Registry, suite_path
 from bench.terminal import (
@@ -41,7 +32,6 @@ from bench.terminal import (
     PrecisionName,
     Quiet,
     RandomWeights,
-    RunDir,
     Scale,
     SuiteName,
     Weights,
@@ -150,18 +140,6 @@ def end(
 
 
 @app.command()
-def table(
-    name: Annotated[str, typer.Argument(help="leaderboard, verdicts, structure, ...; README has them all.")],
-    run_dir: RunDir,
-    form: Annotated[str, typer.Option("--format", help="md or csv.")] = "md",
-) -> None:
-    """Print a table of a run."""
-    from bench.folder import rendered
-
-    print(rendered(run_dir, name, form), end="")
-
-
-@app.command()
 def doctor(cache: CacheDir = None, as_json: Json = False) -> None:
     """Say what on this machine would be in the way."""
     from bench.doctor import examine
@@ -193,6 +171,7 @@ app.add_typer(judge_commands.app, name="judge")
 app.command("plan")(plan_commands.plan)
 app.command("status")(plan_commands.status)
 app.command("report")(report_commands.report)
+app.command("table")(table_commands.table)
 app.command("decompose")(decompositions.decompose)
 app.command("gallery")(gallery_commands.gallery)
 app.command("export")(decompositions.export)

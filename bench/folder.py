@@ -14,11 +14,11 @@ from bench import UsageError
 from bench.cache import storage_error
 from bench.changes import Changes
 from metrics.catalogue import ROWS
-from results.layout import PANELS, Column, Layout, Site, Sweep
+from results.layout import PANELS, Beside, Column, Layout, Site, Sweep
 from results.ledger import read
 from results.records import Record, latest
 from results.sweeps import SweepSpec
-from results.tables import TABLES, find_table, render
+from results.tables import TABLES, find_table, render, render_published
 
 PLAN, LEDGER, OUTCOMES = "run.json", "records.jsonl", "outcomes"
 SCHEMA = 1
@@ -220,8 +220,8 @@ def other_column(name: str, unit: str, direction: Any, *, csv_only: bool) -> Col
     return Column(name, heading, direction, 2 if unit == "%" else 3, 1 if unit == "%" else 3, unit, csv_only=csv_only)
 
 
-def rendered(folder: Path, name: str, format: str) -> str:
-    """A table of a run, as text.
+def rendered(folder: Path, name: str, format: str, beside: Beside | None = None) -> str:
+    """A table of a run, as text, with the paper's figures where that is said.
 
     Raises:
         UsageError: The folder holds no run, or there is no such table or format.
@@ -229,7 +229,19 @@ def rendered(folder: Path, name: str, format: str) -> str:
     layout = layout_of(read_plan(folder))
     records = [record for group in outcomes(folder).values() for record in group]
     try:
-        return render(find_table(name), records, layout=layout, format=format)
+        return render(find_table(name), records, layout=layout, format=format, beside=beside)
+    except (LookupError, ValueError) as error:
+        raise UsageError(str(error.args[0])) from error
+
+
+def rendered_published(name: str, format: str) -> str:
+    """A table of the paper, as text, of what the paper prints.
+
+    Raises:
+        UsageError: The paper has no such table, or there is no such format.
+    """
+    try:
+        return render_published(find_table(name), format)
     except (LookupError, ValueError) as error:
         raise UsageError(str(error.args[0])) from error
 

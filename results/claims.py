@@ -7,10 +7,12 @@ claim that is measured otherwise is bold, whichever way round, and has a footnot
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from results.layout import Column, Layout, Site
+from results.digits import footnote, number, shown
+from results.filling import expansion_of, places_of, warnings_of
+from results.layout import Column, Layout, PaperForm, Site
 from results.lines import Line, to_csv
-from results.markdown import DASH, aligned, below, escape, footnote, heading, lettered, number, set_off, shown
 from results.records import Record
+from results.sheets import DASH, Cell, Heading, Notes, Row, Sheet, Span, by_letter, grouped, noted
 from results.summaries import Summaries, Summary
 
 NOTE = "claims_"
@@ -94,12 +96,14 @@ class ClaimsSpec:
         title: First words of its caption.
         claims: Its properties from left to right.
         beside: The metrics whose numbers stand in columns of their own, after them.
+        form: How the paper lays it out, where only what was measured is shown; None shows claims as well.
     """
 
     name: str
     title: str
     claims: tuple[Claim, ...]
     beside: tuple[Column, ...] = ()
+    form: PaperForm | None = None
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -180,48 +184,57 @@ def claimed(records: Iterable[Record], layout: Layout) -> dict[tuple[str, str], 
     return found
 
 
-def claims_to_markdown(spec: ClaimsSpec, told: _Told, summaries: Summaries, layout: Layout) -> str:
-    """Caption, table, what the properties mean, sites and footnotes; ends with a line end."""
-    footnotes: dict[str, str] = {}
-    headings = [claim.heading for claim in spec.claims] + [heading(column) for column in spec.beside]
-    lines = [["site", "method", *headings]]
-    seen: set[str] = set()
+def claims_sheet(spec: ClaimsSpec, told: _Told, summaries: Summaries, layout: Layout) -> Sheet:
+    """What each method claims and what was measured, with what the properties mean below."""
+    notes: Notes = {}
+    named = []
     for site, label in layout.rows():
         row = {column.metric: summaries[site.label, label, column] for column in spec.columns}
         claims = told.get((site.label, label), {})
-        lines.append(
-            [
-                "" if site.label in seen else escape(site.label),
-                set_off(escape(label), "*" if label in layout.references else ""),
-                *(_answer(claim, claims.get(claim.name), row, footnotes) for claim in spec.claims),
-                *(shown(column, row[column.metric]) for column in spec.beside),
-            ]
-        )
-        seen.add(site.label)
+        cells = [
+            *(_answer(claim, claims.get(claim.name), row, notes) for claim in spec.claims),
+            *(Cell(shown(one, row[one.metric]), value=row[one.metric].mean) for one in spec.beside),
+        ]
+        expansion = expansion_of(summaries, site, label)
+        named.append(((site.label,), Row((label,), tuple(cells), label, label in layout.references, site, expansion)))
     several = len(layout.token_seeds) > 1
     seeds = f"{'Means over token seeds' if several else 'Token seed'} {', '.join(map(str, layout.token_seeds))}"
-    caption = (
-        f"{spec.title}: claimed / measured, **bold** where the two disagree. {seeds}, init seed "
-        f"{layout.init_seeds[0]}; *references* are there to compare with."
+    return Sheet(
+        name=spec.name,
+        caption=(
+            Span(f"{spec.title}: claimed / measured, "),
+            Span("bold", "strong"),
+            Span(f" where the two disagree. {seeds}, init seed {layout.init_seeds[0]}; "),
+            Span("references", "reference"),
+            Span(" are there to compare with."),
+        ),
+        words=("site", "method"),
+        headings=(
+            *(Heading(claim.heading) for claim in spec.claims),
+            *(Heading(column.heading, column.direction) for column in spec.beside),
+        ),
+        groups=grouped(named),
+        warnings=warnings_of(layout),
+        remarks=(*((Span(f"{claim.heading}: {claim.says}"),) for claim in spec.claims), *places_of(layout)),
+        footnotes=by_letter(notes),
     )
-    meanings = [f"- {claim.heading}: {escape(claim.says)}" for claim in spec.claims]
-    return "\n".join([caption, "", *aligned(lines), "", *meanings, *below(layout, footnotes)]) + "\n"
 
 
-def _answer(claim: Claim, is_claimed: bool | None, row: _Row, footnotes: dict[str, str]) -> str:
-    """Claimed / measured (number), bold where they disagree, and the reference to what is to be said of it."""
+def _answer(claim: Claim, is_claimed: bool | None, row: _Row, notes: Notes) -> Cell:
+    """Claimed / measured (number), bold where they disagree, and the letters of what is to be said of it."""
     is_measured, text = claim.measured(row)
     after = _word(is_measured) + (f" ({text})" if text else "")
     disagrees = None not in (is_claimed, is_measured) and is_claimed != is_measured
-    notes = ""
+    found: tuple[str, ...] = ()
     if disagrees:
-        after = f"**{after.replace(_word(is_measured), _word(is_measured).upper(), 1)}**"
-        notes = lettered(f"{'' if is_claimed else 'not '}claimed to be {claim.heading}, measured otherwise", footnotes)
+        after = after.replace(_word(is_measured), _word(is_measured).upper(), 1)
+        found = noted(f"{'' if is_claimed else 'not '}claimed to be {claim.heading}, measured otherwise", notes)
     if text != UNTOUCHED:
-        notes += footnote(row[claim.rules[0].metric], footnotes)
+        found += noted(footnote(row[claim.rules[0].metric]), notes)
     if is_claimed is None:
-        notes += lettered("no record says what the method claims", footnotes)
-    return f"{_word(is_claimed)} / {after}{notes}"
+        found += noted("no record says what the method claims", notes)
+    value = None if is_measured is None else float(is_measured)
+    return Cell(after, "strong" if disagrees else "", f"{_word(is_claimed)} / ", found, value)
 
 
 def _word(answer: bool | None) -> str:

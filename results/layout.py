@@ -90,6 +90,68 @@ class Published:
 
 
 @dataclass(frozen=True)
+class Printed:
+    """One column of a table of the paper, as it stands there.
+
+    Attributes:
+        heading: Words above the column.
+        column: Name of the column in the file.
+        ours: Heading of the column of ours that has the same place; empty where we have none.
+        group: Words above this column and its neighbours of the same group.
+        direction: Which way the paper's arrow points; "none" where it has none.
+        spread: Name of the column with the standard deviation; empty where there is none.
+        ends: Names of the columns with the ends of an interval, which then stand in brackets in a column of their own.
+        note: What has to be known of the column, for a footnote.
+    """
+
+    heading: str
+    column: str
+    ours: str = ""
+    group: str = ""
+    direction: Literal["up", "down", "none"] = "none"
+    spread: str = ""
+    ends: tuple[str, str] | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class PaperForm:
+    """How the paper lays a table out, so that its numbers and ours can stand in the same places.
+
+    Attributes:
+        number: Of the table.
+        file: Name of the file in `results/published`.
+        title: What it shows, in our words.
+        words: Headings of the columns of words: of the groups, then of the rows.
+        key: The column of the file that names the row.
+        columns: The columns of numbers, in the paper's order.
+        by: The columns of the file whose entries tell the groups of rows apart; the first one's name stands there.
+        model: What all rows were measured on, where no column says it.
+        names: What an entry of the file is called in print: groups, rows, and other texts.
+        remarks: What has to be known of its numbers.
+    """
+
+    number: int
+    file: str
+    title: str
+    words: tuple[str, ...]
+    key: str
+    columns: tuple[Printed, ...]
+    by: tuple[str, ...] = ()
+    model: str = ""
+    names: Mapping[str, str] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+
+    def name(self, entry: str) -> str:
+        """What an entry is called in print; an entry without a name is called what it is."""
+        return self.names.get(entry, entry)
+
+
+Beside = Literal["column", "cell", "nothing"]
+"""Where the paper's figures stand: in columns of their own, in the cells with the difference, or nowhere."""
+
+
+@dataclass(frozen=True)
 class TableSpec:
     """A table without its numbers.
 
@@ -100,6 +162,8 @@ class TableSpec:
         published: What the paper prints for some of them.
         takes_others: Whether it also shows what a run measures and no table has a column for.
         by_machine: Whether rows that were measured on different machines are kept, and ranked, apart.
+        form: How the paper lays it out; None of tables of our own.
+        beside: Where the paper's figures stand if nothing else is asked for.
     """
 
     name: str
@@ -108,6 +172,8 @@ class TableSpec:
     published: Published | None = None
     takes_others: bool = False
     by_machine: bool = False
+    form: PaperForm | None = None
+    beside: Beside = "column"
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,16 @@ and machines than ours: they stand in columns of their own, and are never ranked
 """
 
 import csv
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from results.layout import Column, Figure, Published
+from results.layout import Column, Figure, PaperForm, Published
+from results.sheets import ABSENT
 
 FOLDER = Path(__file__).parent / "published"
-ABSENT = "–"
-"""What stands for a figure that the paper does not print, beside one that it does."""
+BACKBONE = "backbone"
+"""The row of the paper's tables that is there to compare with."""
 
 
 @cache
@@ -31,6 +33,18 @@ def figures(published: Published, column: Column, site: str, label: str) -> tupl
     if figure is None:
         return ()
     return tuple(_figure(published, figure, label, where) for where in places(published, site))
+
+
+def entries(form: PaperForm, where: Mapping[str, str]) -> tuple[str, ...]:
+    """What tells the group of the first row that holds all of `where` from others; empty where nothing does."""
+    row = next((row for row in rows_of(form.file) if where.items() <= row.items()), {})
+    return tuple(row[name] for name in form.by if name in row)
+
+
+def row_name(form: PaperForm, key: str, where: Mapping[str, str]) -> str:
+    """What the paper calls a row; the backbone's after the setting, where its group is called after an axis."""
+    found = entries(form, where) if where else ()
+    return f"{found[-1]} (backbone only)" if key == BACKBONE and len(found) > 1 else form.name(key)
 
 
 def places(published: Published, site: str) -> list[dict[str, str] | None]:

@@ -3,11 +3,12 @@
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from results.filling import warnings_of
 from results.layout import Layout, Sweep
-from results.markdown import DASH, aligned, escape
 from results.records import FAILED, STATUS, Record
+from results.sheets import DASH, Cell, Group, Heading, Notes, Row, Sheet, by_letter, noted, spans
 
 ERROR, L0, SCORE = "sweep_error", "sweep_l0", "sweep_score"
 
@@ -28,8 +29,8 @@ class SweepSpec:
 SWEEPS = SweepSpec("sweep", "Every configuration of every sweep")
 
 
-def render_sweeps(spec: SweepSpec, records: Iterable[Record], layout: Layout, format: str) -> str:
-    """All sweeps of the layout in the format "md" or "csv"; ends with a line end.
+def sweep_rows(records: Iterable[Record], layout: Layout) -> list["Trial"]:
+    """Every variant of every sweep of the layout.
 
     Raises:
         ValueError: There is no sweep.
@@ -37,12 +38,11 @@ def render_sweeps(spec: SweepSpec, records: Iterable[Record], layout: Layout, fo
     if not layout.sweeps:
         raise ValueError("table: got a run without sweeps; expected `sweep` in its suite; run the suite `sweep`")
     index = {(record.cell, record.metric): record for record in records}
-    rows = [row for sweep in layout.sweeps for row in _rows(sweep, index)]
-    return _to_csv(rows) if format == "csv" else _to_markdown(spec, rows)
+    return [row for sweep in layout.sweeps for row in _rows(sweep, index)]
 
 
 @dataclass(frozen=True)
-class _Row:
+class Trial:
     """One variant: numbers are None where it found nothing."""
 
     site: str
@@ -53,20 +53,21 @@ class _Row:
     reason: str
 
 
-def _rows(sweep: Sweep, index: Mapping[tuple[str, str], Record]) -> Iterable[_Row]:
+def _rows(sweep: Sweep, index: Mapping[tuple[str, str], Record]) -> Iterable[Trial]:
     for trial in sweep.trials:
         status = index.get((trial, STATUS))
         if status is None:
-            yield _Row(sweep.site, sweep.label, {}, (None, None, None), False, "not run yet")
+            yield Trial(sweep.site, sweep.label, {}, (None, None, None), False, "not run yet")
             continue
         found = [index.get((trial, name)) for name in (ERROR, L0, SCORE)]
         options = {name: status.options[name] for name in sweep.swept}
         reason = f"failed: {status.reason}" if status.text == FAILED else ""
         numbers = tuple(record.value if record else None for record in found)
-        yield _Row(sweep.site, sweep.label, options, numbers, bool(status.notes.get("is_chosen")), reason)
+        yield Trial(sweep.site, sweep.label, options, numbers, bool(status.notes.get("is_chosen")), reason)
 
 
-def _to_csv(rows: Sequence[_Row]) -> str:
+def sweeps_to_csv(rows: Sequence[Trial]) -> str:
+    """One line per variant; numbers that are not known are empty."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["site", "label", "options", "mse", "l0", "score", "is_chosen", "reason"])
@@ -77,24 +78,30 @@ def _to_csv(rows: Sequence[_Row]) -> str:
     return file.getvalue()
 
 
-def _to_markdown(spec: SweepSpec, rows: Sequence[_Row]) -> str:
-    heading = ["site", "method", "options", "MSE \u2193", "L0 \u2193", "score \u2191", "chosen"]
-    notes: dict[str, None] = {}
-    lines = []
+def sweep_sheet(spec: SweepSpec, rows: Sequence[Trial], layout: Layout) -> Sheet:
+    """A row for every variant, with what was chosen."""
+    notes: Notes = {}
+    sites = {site.label: site for site in layout.sites}
+    found = []
     for row in rows:
         options = ", ".join(f"{name} {value}" for name, value in row.options.items())
-        numbers = [
-            DASH if n is None else format(n, form) for n, form in zip(row.numbers, (".4g", ".4g", ".4f"), strict=True)
-        ]
-        if row.reason:
-            notes[row.reason] = None
-            numbers[-1] += f" ({list(notes).index(row.reason) + 1})"
-        lines.append(
-            [escape(row.site), escape(row.label), escape(options), *numbers, "**yes**" if row.is_chosen else ""]
+        error, l0, score = (
+            Cell(DASH if n is None else format(n, form), value=n)
+            for n, form in zip(row.numbers, (".4g", ".4g", ".4f"), strict=True)
         )
-    caption = (
-        f"{spec.title}: mean squared error and active atoms a token over the probing tokens, and "
-        "the score of eq. 9, min-max normalised within the sweep."
+        score = replace(score, notes=noted(row.reason, notes))
+        chosen = Cell("yes" if row.is_chosen else "", "strong" if row.is_chosen else "")
+        words = (row.site, row.label, options)
+        found.append(Row(words, (error, l0, score, chosen), row.label, site=sites.get(row.site)))
+    return Sheet(
+        name=spec.name,
+        caption=spans(
+            f"{spec.title}: mean squared error and active atoms a token over the probing tokens, and "
+            "the score of eq. 9, min-max normalised within the sweep."
+        ),
+        words=("site", "method", "options"),
+        headings=(Heading("MSE", "down"), Heading("L0", "down"), Heading("score", "up"), Heading("chosen")),
+        groups=(Group((), tuple(found)),),
+        warnings=warnings_of(layout),
+        footnotes=by_letter(notes),
     )
-    foot = [f"- ({place}) {escape(reason)}" for place, reason in enumerate(notes, start=1)]
-    return "\n".join([caption, "", *aligned([heading, *lines], n_words=3), *([""] if foot else []), *foot]) + "\n"

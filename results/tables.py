@@ -1,21 +1,29 @@
-"""The tables that records are rendered into: what there is, one function that renders, one that keeps a README true.
+"""The tables that records are rendered into: what there is, what renders them, and what keeps a README true.
 
-Rendering is a pure function of its arguments: the same records in any order give the same bytes.
+Every format but CSV is written from one `Sheet`; CSV is for programs and has every digit instead. Rendering is a pure
+function of its arguments: the same records in any order give the same bytes.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
+from typing import Final
 
 from results import published
-from results.claims import PROPERTIES, ClaimsSpec, claimed, claims_to_csv, claims_to_markdown
-from results.layout import Column, Layout, Site, TableSpec
+from results.claims import PROPERTIES, ClaimsSpec, claimed, claims_sheet, claims_to_csv
+from results.filling import EXPANSION, table_sheet
+from results.latex import to_latex
+from results.layout import Beside, Column, Layout, Site, TableSpec
 from results.lines import Line, exact, to_csv
 from results.machines import apart
-from results.markdown import to_markdown, warned
+from results.markdown import to_markdown
 from results.paper import PAPER_TABLES
+from results.pools import check_pools
+from results.printed import printed_sheet
 from results.records import Record
+from results.settings import SettingsSpec, settings_of, settings_sheet, settings_to_csv
+from results.sheets import Sheet
 from results.specs import (
     ABLATIONS,
     EFFICIENCY,
@@ -27,13 +35,19 @@ from results.specs import (
     VERDICTS,
 )
 from results.summaries import Summaries, summarise
-from results.sweeps import SWEEPS, SweepSpec, render_sweeps
+from results.sweeps import SWEEPS, SweepSpec, sweep_rows, sweep_sheet, sweeps_to_csv
+from results.ticks import ticks_sheet
+from results.web_tables import to_html
 
-__all__ = ["FORMATS", "TABLES", "Column", "Layout", "Site", "TableSpec", "embed", "find_table", "render"]
+__all__ = [
+    "FORMATS", "TABLES", "Column", "Layout", "Site", "TableSpec", "embed", "find_table", "render", "render_published",
+    "sheet_of",
+]  # fmt: skip
 
-FORMATS = ("md", "csv")
+FORMATS: Final = ("md", "csv", "tex", "html")
+_WRITERS: Final[Mapping[str, Callable[[Sheet], str]]] = {"md": to_markdown, "tex": to_latex, "html": to_html}
 
-AnySpec = TableSpec | ClaimsSpec | SweepSpec
+AnySpec = TableSpec | ClaimsSpec | SweepSpec | SettingsSpec
 
 _ALL: tuple[AnySpec, ...] = (
     LEADERBOARD, VERDICTS, PROXY_VERDICTS, PROPERTIES, STRUCTURE, EFFICIENCY, ABLATIONS, GROUND_TRUTH, PROBES, SWEEPS,
@@ -53,37 +67,86 @@ def find_table(name: str) -> AnySpec:
     return TABLES[name]
 
 
-def render(spec: AnySpec, records: Iterable[Record], *, layout: Layout, format: str) -> str:
-    """The table in the format "md" or "csv"; ends with a line end.
+def render(
+    spec: AnySpec, records: Iterable[Record], *, layout: Layout, format: str, beside: Beside | None = None
+) -> str:
+    """The table in one of the formats; ends with a line end.
 
     Args:
         spec: What the table shows.
         records: The rows of one closed group per cell (the values of `results.records.latest`), in any order.
         layout: Which rows the table has and which cells they stand for.
-        format: "md" for GitHub markdown; "csv" for one line per site, method label and metric, at full precision.
+        format: "md" for GitHub markdown; "tex" for LaTeX; "html" for a fragment of a page; "csv" for one line per site,
+            method label and metric, at full precision.
+        beside: Where the paper's figures stand; None leaves that to the table. CSV has them in columns.
 
     Raises:
-        ValueError: The format is unknown, a cell has a metric twice, or a value has another unit than its column.
+        ValueError: The format is unknown, a cell has a metric twice, a value has another unit than its column, or
+            verdicts of two pools meet in one column.
     """
+    _check_format(format)
+    rows = list(records)
+    return _csv(spec, rows, layout) if format == "csv" else _WRITERS[format](sheet_of(spec, rows, layout, beside))
+
+
+def render_published(spec: AnySpec, format: str) -> str:
+    """A table of the paper as the paper prints it, from `results/published` alone; as CSV, the file itself.
+
+    Raises:
+        ValueError: The format is unknown, or the table is not the paper's.
+    """
+    _check_format(format)
+    form = None if isinstance(spec, SweepSpec) else spec.form
+    if form is None:
+        known = ", ".join(name for name, one in TABLES.items() if not isinstance(one, SweepSpec) and one.form)
+        raise ValueError(f"table: got {spec.name!r}, which is not the paper's; expected one of {known}; choose one")
+    if format == "csv":
+        return (published.FOLDER / form.file).read_text(encoding="utf-8")
+    return _WRITERS[format](printed_sheet(form, spec.name))
+
+
+def sheet_of(spec: AnySpec, rows: list[Record], layout: Layout, beside: Beside | None = None) -> Sheet:
+    """The table before it has a format.
+
+    Raises:
+        ValueError: As `render`.
+    """
+    if isinstance(spec, SweepSpec):
+        return sweep_sheet(spec, sweep_rows(rows, layout), layout)
+    if isinstance(spec, TableSpec):
+        spec = _of_run(spec, layout)
+        layout = apart(layout, rows) if spec.by_machine else layout
+    check_pools(spec.columns, rows, layout)
+    summaries = summarise(dict.fromkeys((*spec.columns, EXPANSION)), rows, layout)
+    if isinstance(spec, SettingsSpec):
+        return settings_sheet(spec, settings_of(spec, rows, layout), summaries, layout, beside or "cell")
+    if isinstance(spec, TableSpec):
+        return table_sheet(spec, summaries, layout, beside or spec.beside)
+    if spec.form is not None:
+        return ticks_sheet(spec, spec.form, summaries, layout, beside or "cell")
+    return claims_sheet(spec, claimed(rows, layout), summaries, layout)
+
+
+def _csv(spec: AnySpec, rows: list[Record], layout: Layout) -> str:
+    """The table as CSV."""
+    if isinstance(spec, SweepSpec):
+        return sweeps_to_csv(sweep_rows(rows, layout))
+    if isinstance(spec, TableSpec):
+        spec = _of_run(spec, layout)
+        layout = apart(layout, rows) if spec.by_machine else layout
+    check_pools(spec.columns, rows, layout)
+    summaries = summarise(spec.columns, rows, layout)
+    if isinstance(spec, SettingsSpec):
+        return settings_to_csv(spec, settings_of(spec, rows, layout), summaries)
+    if isinstance(spec, ClaimsSpec):
+        return claims_to_csv(spec, claimed(rows, layout), summaries, layout)
+    return _to_csv(spec, summaries, layout)
+
+
+def _check_format(format: str) -> None:
+    """Refuse a format that there is not."""
     if format not in FORMATS:
         raise ValueError(f"format: got {format!r}; expected {_one_of(format, FORMATS)}")
-    text = _rendered(spec, list(records), layout, format)
-    return "\n".join([*warned(layout), text]) if format == "md" else text
-
-
-def _rendered(spec: AnySpec, rows: list[Record], layout: Layout, format: str) -> str:
-    """The table in a format that there is, without its warnings."""
-    if isinstance(spec, SweepSpec):
-        return render_sweeps(spec, rows, layout, format)
-    if isinstance(spec, ClaimsSpec):
-        summaries = summarise(spec.columns, rows, layout)
-        claims_to = claims_to_markdown if format == "md" else claims_to_csv
-        return claims_to(spec, claimed(rows, layout), summaries, layout)
-    spec = _of_run(spec, layout)
-    if spec.by_machine:
-        layout = apart(layout, rows)
-    summaries = summarise(spec.columns, rows, layout)
-    return to_markdown(spec, summaries, layout) if format == "md" else _to_csv(spec, summaries, layout)
 
 
 def _of_run(spec: TableSpec, layout: Layout) -> TableSpec:

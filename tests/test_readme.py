@@ -13,83 +13,27 @@ from pathlib import Path
 import pytest
 
 from bench import __version__
+from bench.committed import SHOWN, blocks_of, kept_runs, with_all_blocks, with_true_blocks
 from bench.contract import check
-from bench.folder import outcomes, read_plan, rendered
+from bench.folder import outcomes, read_plan
 from bench.registry import Registry
 from bench.runner import comparisons_of
 from bench.suites import load_suite
 from bench.template import method_file
 from metrics.probes import Probes
 from results.records import Record
-from results.tables import embed
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 RESULTS = ROOT / "results" / "README.md"
 RUN = ROOT / "results" / "quick"
-PROPERTIES = ROOT / "results" / "properties"
-
-
-IN_README = {
-    "leaderboard": lambda: rendered(RUN, "leaderboard", "md"),
-    "measured": lambda: measured(),
-    "properties": lambda: rendered(PROPERTIES, "properties", "md"),
-    "proxy_verdicts": lambda: rendered(RUN, "proxy_verdicts", "md"),
-}
-"""What stands in the top-level README; the tables of these folders are not shown again beside the records."""
-SHOWN = ("quick", "properties")
-LONG = ("sweep",)
-"""Tables that stand in no README: a row for every configuration."""
-
-
-def with_true_blocks(text: str) -> str:
-    """The text with every block made again; one called "NAME of FOLDER" is that table of those records."""
-    for name in re.findall(r"^<!-- table: (.*) -->$", text, re.MULTILINE):
-        table, _, folder = name.partition(" of ")
-        text = embed(text, name, rendered(ROOT / "results" / folder, table, "md") if folder else IN_README[name]())
-    return text
+BLOCKS = {folder: blocks_of(folder) for folder in kept_runs()}
 
 
 @cache
 def kept(folder: str) -> dict[str, list[Record]]:
     """The records of a folder, by cell."""
     return outcomes(ROOT / "results" / folder)
-
-
-def kept_runs() -> list[str]:
-    """The folders of records that are there."""
-    return sorted(path.parent.name for path in (ROOT / "results").glob("*/run.json"))
-
-
-def blocks_of(folder: str) -> list[str]:
-    """The tables of a folder of records, as blocks are called; none of a folder that the top-level README shows."""
-    tables = read_plan(ROOT / "results" / folder)["tables"] if folder not in SHOWN else []
-    return [f"{table} of {folder}" for table in tables if table not in LONG]
-
-
-def with_all_blocks(text: str) -> str:
-    """The text of the results' README with a block, empty where it is new, for every table of every folder."""
-    for folder in kept_runs():
-        for name in blocks_of(folder):
-            begin = f"<!-- table: {name} -->"
-            if begin not in text:
-                before, heading, section = text.partition(f"\n## {folder}\n")
-                own, following, rest = section.partition("\n## ")
-                block = f"{begin}\n<!-- end table -->\n"
-                text = f"{before}{heading}{own.rstrip()}\n\n{block}{following}{rest}"
-    return text
-
-
-def measured() -> str:
-    """How long the committed run took, and on what."""
-    took = read_plan(RUN)["took"]
-    record = records_of_run()[0]
-    versions = ", ".join(f"{name} {record.versions[name]}" for name in ("torch", "timm", "hdbscan", "overcomplete"))
-    minutes = (took["seconds"] + took["judging_seconds"]) / 60
-    return (
-        f"After installation this took {minutes:.1f} minutes in {took['workers']} processes "
-        f"({record.device}; Python {record.versions['python']}, {versions})."
-    )
 
 
 def records_of_run() -> list[Record]:
@@ -117,28 +61,27 @@ def test_the_tables_follow_from_the_committed_records(path: Path) -> None:
 
 
 def test_the_readme_has_its_blocks() -> None:
-    assert re.findall(r"^<!-- table: (.*) -->$", README.read_text(encoding="utf-8"), re.MULTILINE) == list(IN_README)
+    assert re.findall(r"^<!-- table: (.*) -->$", README.read_text(encoding="utf-8"), re.MULTILINE) == list(SHOWN)
 
 
 def test_every_folder_of_results_is_told_of_and_shows_its_tables() -> None:
     text = RESULTS.read_text(encoding="utf-8")
     told = re.findall(r"^## (\w+)$", text, re.MULTILINE)
     assert {*kept_runs(), "published"} <= set(told)
-    assert with_all_blocks(text) == text
+    assert with_all_blocks(text, BLOCKS) == text
     published = {path.name for path in (ROOT / "results" / "published").iterdir()}
-    assert published == set(re.findall(r"^- `(.*\.csv)`:", text, re.MULTILINE))
+    assert published == set(re.findall(r"^- `(.*?\.csv)`:", text, re.MULTILINE))
 
 
-def test_a_new_folder_s_blocks_go_to_the_end_of_its_section(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(globals(), "kept_runs", lambda: ["a", "b"])
-    monkeypatch.setitem(globals(), "blocks_of", lambda folder: [f"t of {folder}", f"u of {folder}"])
-    text = with_all_blocks("# R\n\n## a\n\nWords.\n\n## b\n\nMore.\n")
+def test_a_new_folder_s_blocks_go_to_the_end_of_its_section() -> None:
+    blocks = {folder: [f"t of {folder}", f"u of {folder}"] for folder in "ab"}
+    text = with_all_blocks("# R\n\n## a\n\nWords.\n\n## b\n\nMore.\n", blocks)
     block = "<!-- table: {} -->\n<!-- end table -->\n"
     assert text == (
         f"# R\n\n## a\n\nWords.\n\n{block.format('t of a')}\n{block.format('u of a')}\n## b\n\nMore.\n\n"
         f"{block.format('t of b')}\n{block.format('u of b')}"
     )
-    assert with_all_blocks(text) == text
+    assert with_all_blocks(text, blocks) == text
 
 
 @pytest.mark.parametrize("name", kept_runs())
@@ -320,6 +263,6 @@ def test_the_changelog_knows_the_version() -> None:
 
 
 if __name__ == "__main__":
-    RESULTS.write_text(with_all_blocks(RESULTS.read_text(encoding="utf-8")), encoding="utf-8")
+    RESULTS.write_text(with_all_blocks(RESULTS.read_text(encoding="utf-8"), BLOCKS), encoding="utf-8")
     for path in (README, RESULTS):
         path.write_text(with_true_blocks(path.read_text(encoding="utf-8")), encoding="utf-8")

@@ -355,7 +355,9 @@ def test_unknown_names_are_answered_with_the_nearest_and_all() -> None:
         find_table("leaderbord")
     with pytest.raises(LookupError, match=r"one of ablations, .*leaderboard, .*structure, sweep, verdicts; choose one"):
         find_table("xyz")
-    with pytest.raises(ValueError, match=r"format: got 'cvs'; expected one of csv, md; did you mean 'csv'\?"):
+    with pytest.raises(
+        ValueError, match=r"format: got 'cvs'; expected one of csv, html, md, tex; did you mean 'csv'\?"
+    ):
         render(SPEC, [], layout=layout_of("a"), format="cvs")
     assert all(find_table(name).name == name for name in TABLES)
 
