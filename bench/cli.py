@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from bench import UsageError, __version__, authors, decompositions, judge_commands, plan_commands
+from bench import UsageError, __version__, authors, decompositions, figure_commands, judge_commands, plan_commands
 from bench.changes import changes_from
 from bench.registry import Registry, suite_path
 from bench.terminal import (
@@ -183,6 +183,7 @@ def stop(code: int, text: str) -> NoReturn:
 app.add_typer(judge_commands.app, name="judge")
 app.command("plan")(plan_commands.plan)
 app.command("status")(plan_commands.status)
+app.command("figure")(figure_commands.figure)
 app.command("decompose")(decompositions.decompose)
 app.command("export")(decompositions.export)
 app.command("list")(authors.list_components)
