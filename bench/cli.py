@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from bench import UsageError, __version__, authors, decompositions, gallery_commands, judge_commands, plan_commands, report_commands, table_commands
+from bench import UsageError, __version__, authors, decompositions, figure_commands, gallery_commands, judge_commands, plan_commands, report_commands, table_commands
 from bench.changes import changes_from
 from bench.registry import Registry, suite_path
 from bench.terminal import (
@@ -172,6 +172,7 @@ app.command("plan")(plan_commands.plan)
 app.command("status")(plan_commands.status)
 app.command("report")(report_commands.report)
 app.command("table")(table_commands.table)
+app.command("figure")(figure_commands.figure)
 app.command("decompose")(decompositions.decompose)
 app.command("gallery")(gallery_commands.gallery)
 app.command("export")(decompositions.export)
