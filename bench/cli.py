@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from bench import UsageError, __version__, authors, decompositions, figure_commands, gallery_commands, judge_commands, plan_commands, report_commands, table_commands
+from bench import (
+    UsageError,
+    __version__,
+    authors,
+    decompositions,
+    figure_commands,
+    gallery_commands,
+    judge_commands,
+    plan_commands,
+    report_commands,
+    table_commands,
+)
 from bench.changes import changes_from
 from bench.registry import Registry, suite_path
 from bench.terminal import (

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.explore import explored
 from results.layout import Layout
 from results.records import Record
 from results.report import Drawing, Views
@@ -12,17 +11,27 @@ from results.tables import render
 
 
 def html_of(spec: Any, records: Sequence[Record], layout: Layout) -> str:
-    """A table as HTML."""
-    from markupsafe import escape
-
-    text = render(spec, records, layout=layout, format="md")  # until the format "html" is there
-    row = f"<tr><td><pre>{escape(text)}</pre></td></tr>"
-    return f'<table class="sheet" data-table="{spec.name}"><tbody>{row}</tbody></table>'
+    """A table as HTML, with the paper's figures where it has them."""
+    return render(spec, records, layout=layout, format="html")
 
 
 def drawings(folder: Path) -> list[Drawing]:
-    """Every figure that a run has data for."""
-    return []
+    """Every figure that a run has data for, in order."""
+    from bench.figure_commands import material_of
+    from results.charts import described
+    from results.figures import FIGURES, WIDTHS, NothingToDrawError, chart
+    from results.plots import to_bytes
+
+    material = material_of(folder)
+    found = []
+    for name, spec in FIGURES.items():
+        try:
+            made = chart(name, **material)
+        except NothingToDrawError:
+            continue
+        svg = to_bytes(made, "svg", WIDTHS["page"])
+        found.append(Drawing(name, spec.title, f"{spec.title}: {spec.shows}", svg, described(made)))
+    return found
 
 
 def looked_at(
@@ -34,6 +43,12 @@ def looked_at(
     report: Callable[[str, int, int], None],
 ) -> tuple[Views, list[str]]:
     """Units and judged pairs, and what was left out of them; what a method left out is said where it is shown."""
+    from bench.cache import default_cache
+
+    if not (cache or default_cache()).exists():  # known before seconds are spent on reading the suite
+        return Views(), ["units, images and judged pairs: the cache of the run is not on this machine"]
+    from bench.explore import explored
+
     pictures, methods, judged, left_out = explored(
         folder, plugins=plugins, cache=cache, max_bytes=max_bytes, report=report, suite=suite
     )

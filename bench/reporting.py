@@ -63,7 +63,7 @@ def gathered(folder: Path, command: str) -> Report:
 
 
 STATES: Final = (COMPLETE, FAILED, SKIPPED, TO_DO)
-PANEL_FIGURES: Final = frozenset({"win_rates", "win_matrix", "agreement", "position_bias", "calibration"})
+PANEL_FIGURES: Final = frozenset({"forest", "wins", "judges"})
 
 
 def of_panel(drawing: Drawing) -> bool:

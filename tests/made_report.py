@@ -37,7 +37,7 @@ def png(index: int) -> bytes:
 
 
 def leaderboard() -> Sheet:
-    """A table as `results.tables.render` writes it: a site stands once, beside all of its rows."""
+    """A table as `results.tables.render` writes it."""
     rows = []
     for (site, label), (score, expansion) in SCORES.items():
         is_first = label == "backbone"
@@ -45,9 +45,9 @@ def leaderboard() -> Sheet:
             "site": site, "backbone": f"vit of {site}", "dataset": site, "module": "blocks.2.mlp.fc2", "label": label,
             "reference": str(is_first).lower(), "expansion": "" if expansion is None else expansion,
         }  # fmt: skip
-        head = f'<th scope="rowgroup" rowspan="4">{site}</th>' if is_first else ""
+        head = f'<td class="group">{site}</td>'
         numbers = "".join(
-            f'<td data-value="{"" if one is None else one}">{"—" if one is None else one}</td>'
+            f'<td class="number" data-value="{"" if one is None else one}">{"—" if one is None else one}</td>'
             for one in (score, expansion)
         )
         attributes = " ".join(f'data-{name}="{escape(str(value))}"' for name, value in data.items())

@@ -28,14 +28,16 @@ class Drawing:
     Attributes:
         name: Its name on the command line.
         title: Above it.
-        says: What it shows, in words, for those who cannot see it.
+        says: What it shows, in a sentence, for those who cannot see it.
         svg: The file.
+        words: All of it in words, with its numbers; may be empty.
     """
 
     name: str
     title: str
     says: str
     svg: bytes
+    words: str = ""
 
 
 @dataclass(frozen=True)

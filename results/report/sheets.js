@@ -3,9 +3,8 @@ function sortable(table) {
   const name = table.dataset.table;
   const heads = table.tHead ? [...table.tHead.rows[table.tHead.rows.length - 1].cells] : [];
   const bodies = [...table.tBodies];
-  if (!heads.length || table.tHead.querySelector("[colspan]:not([colspan='1'])")) return;
+  if (!heads.length) return;
   const rows = bodies.flatMap((body) => [...body.rows].map((row, order) => ({ row, body, order })));
-  spellOut(bodies);
   heads.forEach((head, index) => {
     const button = make("button", { type: "button", className: "sorter" });
     button.append(...head.childNodes);
@@ -26,20 +25,6 @@ function sortable(table) {
     sorted.sort((one, other) => compare(one, other, way === "a" ? 1 : -1));
     bodies[0].append(...sorted.map(({ row }) => row));
   });
-}
-
-// A cell that stands for several rows is written into each of them, so that rows can be moved apart.
-function spellOut(bodies) {
-  for (const body of bodies) {
-    for (const cell of [...body.querySelectorAll("[rowspan]")]) {
-      const row = cell.parentElement;
-      const index = [...row.children].indexOf(cell);
-      const below = [...body.rows].slice(row.sectionRowIndex + 1, row.sectionRowIndex + cell.rowSpan);
-      cell.removeAttribute("rowspan");
-      if (cell.scope === "rowgroup") cell.scope = "row";
-      for (const other of below) other.insertBefore(cell.cloneNode(true), other.children[index] ?? null);
-    }
-  }
 }
 
 // Numbers are first sorted the way round that puts the largest on top; a third press restores the table's own order.
