@@ -132,7 +132,7 @@ def facts(plan: Mapping[str, Any], groups: Groups) -> list[tuple[str, str]]:
         ("device", "; ".join(dict.fromkeys(record.device for record in closing))),
         ("measured", moment(times[0]) if times[0] == times[-1] else f"{moment(times[0])} to {moment(times[-1])} UTC"),
         *([("took", duration(plan["took"]))] if "took" in plan else []),
-        ("records", f"{len(records)} of {len(closing)} groups, each a cell, a variant, a comparison or a verdict"),
+        ("records", f"{len(records):,} in {len(closing):,} groups, each a cell, a variant, a comparison or a verdict"),
         ("versions", ", ".join(version_of(name, versions, several) for name in shown_versions(versions))),
     ]
 

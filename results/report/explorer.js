@@ -2,6 +2,7 @@
 // and `p` for the part (empty: the whole unit, or the first part where there is no whole).
 const DATA = JSON.parse(byId("data").textContent);
 const PANES = ["a", "b"];
+const REFERENCES = new Set([...document.querySelectorAll("tr[data-reference=true]")].map((row) => row.dataset.label));
 
 const keyOfMethod = (one) => `${one.label}~${one.t}~${one.i}`;
 const nameOfUnit = (unit) => String(unit.u ?? unit.p[0].i);
@@ -27,7 +28,8 @@ function wordsOfAtom(unit, atom) {
 function chosen(state, side) {
   const site = DATA.explored.some((one) => one.site === state.us) ? state.us : DATA.explored[0].site;
   const methods = atSite(site);
-  const rich = methods.find((one) => one.units.some((unit) => unit.p.length > 1)) ?? methods[0];
+  const splits = methods.filter((one) => one.units.some((unit) => unit.p.length > 1));
+  const rich = splits.find((one) => !REFERENCES.has(one.label)) ?? splits[0] ?? methods[0];
   const method = methods.find((one) => keyOfMethod(one) === state[side]) ?? (side === "a" ? rich : methods.find((one) => one !== rich) ?? rich);
   const unit = method.units.find((one) => nameOfUnit(one) === state[side + "u"]) ?? method.units[0];
   const atom = unit && (unit.p.find((one) => String(one.i) === state[side + "p"]) ?? unit.w ?? unit.p[0]);
