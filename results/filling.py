@@ -53,13 +53,18 @@ def table_sheet(spec: TableSpec, summaries: Summaries, layout: Layout, beside: B
     notes: Notes = {}
     columns = placed(spec)
     figures = None if beside == "nothing" else spec.published
-    rows = []
-    for site, label in layout.rows():
-        marks = {column: _ranks(column, site.label, summaries, layout) for column, _ in columns}
-        rows.append((site, label, _cells(columns, figures, beside, (site, label), summaries, layout, marks, notes)))
+    marks = {
+        site.label: {column: _ranks(column, site.label, summaries, layout) for column, _ in columns}
+        for site in layout.sites
+    }
+    rows = [
+        (site, label, _cells(columns, figures, beside, (site, label), summaries, layout, marks[site.label], notes))
+        for site, label in layout.rows()
+    ]
+    with_backbone = {site.label for site, label, _ in rows if label == published.BACKBONE}
     named = [
         (
-            group_names(spec, site, layout),
+            group_names(spec, site, has_backbone=site.label in with_backbone),
             Row(
                 words=(row_name(spec, site, label),),
                 cells=cells,
@@ -170,14 +175,13 @@ def _difference(figures: Published, column: Column, site: str, label: str, summa
     )
 
 
-def group_names(spec: TableSpec, site: Site, layout: Layout) -> tuple[str, ...]:
+def group_names(spec: TableSpec, site: Site, *, has_backbone: bool) -> tuple[str, ...]:
     """What stands beside a site's rows: the paper's name of it in the paper's layout, and its label otherwise."""
     where = spec.published.sites.get(site.label) if spec.form and spec.published else None
     if where is None or spec.form is None:
         return (site.label,)
     entries = published.entries(spec.form, where)
     names = tuple(spec.form.name(entry) for entry in entries)
-    has_backbone = any(at.label == site.label and label == published.BACKBONE for at, label in layout.rows())
     return (names[0],) if len(names) == 1 or has_backbone else (": ".join(names),)
 
 

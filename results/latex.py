@@ -4,6 +4,7 @@ A document that takes it in needs the packages of `PACKAGES`. Everything is esca
 no command, and a character that pdfLaTeX has no letter for is written as its number.
 """
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from itertools import groupby
@@ -11,10 +12,10 @@ from typing import Final
 
 from results.sheets import Cell, Group, Heading, Mark, Row, Sheet, Words
 
-PACKAGES: Final = ("amssymb", "booktabs", "graphicx", "multirow", "textcomp")
+PACKAGES: Final = ("adjustbox", "amssymb", "booktabs", "multirow", "textcomp")
 """What a document needs, beside T1 as its font encoding."""
-MANY: Final = 7
-"""A table of more columns is made as wide as the text."""
+FITTED: Final = r"max width=\linewidth, max totalheight=0.55\textheight"
+"""A table that is larger than the page is made smaller."""
 _MARKS: Final[dict[Mark, str]] = {
     "": "%s", "best": r"\textbf{%s}", "second": r"\underline{%s}", "reference": r"\textit{%s}",
     "strong": r"\textbf{%s}", "code": r"\texttt{%s}",
@@ -24,8 +25,9 @@ _OWN: Final = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", '"': r"\textquotedbl{}", "'": r"\textquotesingle{}", "`": r"\textasciigrave{}",
-    "[": "{[}", "]": "{]}", "-": "{-}", "±": r"$\pm$", "×": r"$\times$", "²": r"\textsuperscript{2}",
-    "✓": r"$\checkmark$", "✗": r"$\times$", "—": "---", "–": "--", "↑": r"$\uparrow$", "↓": r"$\downarrow$",
+    "[": "{[}", "]": "{]}", "±": r"$\pm$", "×": r"$\times$", "²": r"\textsuperscript{2}",
+    "✓": r"$\checkmark$", "✗": r"$\times$", "—": r"\textemdash{}", "–": r"\textendash{}",
+    "↑": r"$\uparrow$", "↓": r"$\downarrow$",
     "≥": r"$\geq$", "≤": r"$\leq$", "’": r"\textquotesingle{}", "…": r"\ldots{}", "µ": r"\textmu{}",
 }  # fmt: skip
 _LETTERS: Final = frozenset("äöüÄÖÜßàáâãåæçèéêëìíîïñòóôõøùúûýÿÀÁÂÃÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕØÙÚÛÝğĞışŞčČšŠžŽłŁńśźżőűřěę")
@@ -42,10 +44,12 @@ def to_latex(sheet: Sheet) -> str:
         rf"\caption{{{_words(sheet.caption)}}}",
         rf"\label{{tab:{''.join(one for one in sheet.name if one.isalnum() or one == '-')}}}",
     ]
-    is_wide = n_words + len(sheet.headings) > MANY
-    lines += [r"\resizebox{\linewidth}{!}{%"] if is_wide else []
-    lines += [rf"\begin{{tabular}}{{{'l' * n_words}{'r' * len(sheet.headings)}}}", r"\toprule"]
-    lines += [*_heads(sheet), r"\midrule", *_body(sheet), r"\bottomrule", r"\end{tabular}" + ("}" if is_wide else "")]
+    lines += [
+        rf"\begin{{adjustbox}}{{{FITTED}}}",
+        rf"\begin{{tabular}}{{{'l' * n_words}{'r' * len(sheet.headings)}}}",
+        r"\toprule",
+    ]
+    lines += [*_heads(sheet), r"\midrule", *_body(sheet), r"\bottomrule", r"\end{tabular}", r"\end{adjustbox}"]
     below = [_words(one) for one in sheet.remarks]
     below += [rf"\textsuperscript{{{letter}}} {escape(text)}" for letter, text in sheet.footnotes.items()]
     lines += [r"\par\smallskip\begin{minipage}{\linewidth}\footnotesize", *_paragraphs(below), r"\end{minipage}"]
@@ -135,7 +139,8 @@ def _words(words: Words) -> str:
 
 def escape(text: str) -> str:
     """The text in one line, without anything that LaTeX would read as its own or has no letter for."""
-    return "".join(_character(one) for one in unicodedata.normalize("NFC", text))
+    plain = "".join(_character(one) for one in unicodedata.normalize("NFC", text))
+    return re.sub("-(?=-)", "-{}", plain)  # two hyphens would become a dash
 
 
 def _character(one: str) -> str:

@@ -43,6 +43,10 @@ class Column:
     less: str | None = None
     csv_only: bool = False
 
+    def __hash__(self) -> int:
+        """Of two fields only: columns are keys of what is looked up for every number of a table."""
+        return hash((self.metric, self.heading))
+
 
 @dataclass(frozen=True)
 class Figure:

@@ -13,12 +13,13 @@ def check_pools(columns: Iterable[Column], records: Iterable[Record], layout: La
         ValueError: There are some.
     """
     kinds = {column.seeds for column in columns if column.seeds in PANELS}
-    place = {cell: (kind, site) for (kind, site, _), cell in layout.verdicts.items() if kind in kinds}
+    place = {cell: key for key, cell in layout.verdicts.items() if key[0] in kinds}
     pools: dict[tuple[str, str], dict[str, str]] = {}
     for record in records if place else ():
         pool = record.notes.get("pool")
         if record.cell in place and pool is not None:
-            pools.setdefault(place[record.cell], {}).setdefault(str(pool), record.label)
+            kind, site, label = place[record.cell]
+            pools.setdefault((kind, site), {}).setdefault(str(pool), label)
     for (_, site), found in pools.items():
         if len(found) > 1:
             told = ", ".join(f"{pool[:12]} ({label})" for pool, label in sorted(found.items()))

@@ -24,6 +24,7 @@ SKIPPED = "skipped"
 STATUS = "status"
 TIMES = ("time", "seconds", "peak_bytes")
 
+_AS_THEY_ARE = frozenset({bool, int, str})
 _REMAKE = "remove the rows of its cell and run the suite again"
 
 
@@ -108,7 +109,7 @@ class Record:
     def __post_init__(self) -> None:
         for name, wanted in _types().items():
             value = _plain(getattr(self, name), name)
-            if wanted == float | None and type(value) is int:
+            if type(value) is int and wanted == float | None:
                 value = float(value)
             object.__setattr__(self, name, value)
             is_misplaced_bool = isinstance(value, bool) and wanted != bool | None
@@ -128,7 +129,7 @@ def _types() -> dict[str, Any]:
 
 def _plain(value: Any, where: str) -> Any:
     """The value as plain JSON types."""
-    if value is None or type(value) in (bool, int, str):
+    if value is None or type(value) in _AS_THEY_ARE:
         return value
     if isinstance(value, str):
         return str(value)
@@ -142,7 +143,10 @@ def _plain(value: Any, where: str) -> Any:
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
             raise ValueError(f"{where}: got keys {list(value)!r}; expected strings; convert the keys")
-        return {str(key): _plain(item, f"{where}.{key}") for key, item in value.items()}
+        return {
+            str(key): item if type(item) in _AS_THEY_ARE else _plain(item, f"{where}.{key}")
+            for key, item in value.items()
+        }
     if isinstance(value, list | tuple):
         return [_plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
     raise ValueError(f"{where}: got a {type(value).__name__}; expected what JSON can hold; convert it first")
