@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from bench import UsageError, __version__, authors, decompositions, judge_commands, plan_commands
+from bench import UsageError, __version__, authors, decompositions, judge_commands, plan_commands, record_commands
 from bench.changes import changes_from
 from bench.registry import Registry, suite_path
 from bench.terminal import (
@@ -185,6 +185,7 @@ app.command("plan")(plan_commands.plan)
 app.command("status")(plan_commands.status)
 app.command("decompose")(decompositions.decompose)
 app.command("export")(decompositions.export)
+app.command("schema")(record_commands.schema)
 app.command("list")(authors.list_components)
 app.command("new-method")(authors.new_method)
 app.command("check-method")(authors.check_method)

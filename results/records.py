@@ -7,7 +7,7 @@ A number that could not be measured is null with a reason; NaN and infinity do n
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from functools import cache
@@ -23,6 +23,8 @@ FAILED = "failed"
 SKIPPED = "skipped"
 STATUS = "status"
 TIMES = ("time", "seconds", "peak_bytes")
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""What makes the fields of an older schema those of the next one, by the older version; others cannot be read."""
 
 _REMAKE = "remove the rows of its cell and run the suite again"
 
@@ -109,7 +111,9 @@ class Record:
         for name, wanted in _types().items():
             value = _plain(getattr(self, name), name)
             if wanted == float | None and type(value) is int:
-                value = float(value)
+                value = _finite(value, name)
+            elif wanted in (int, int | None) and type(value) is float and value.is_integer():
+                value = int(value)  # JSON does not tell 1.0 from 1
             object.__setattr__(self, name, value)
             is_misplaced_bool = isinstance(value, bool) and wanted != bool | None
             if is_misplaced_bool or not isinstance(value, wanted):
@@ -135,10 +139,7 @@ def _plain(value: Any, where: str) -> Any:
     if isinstance(value, Integral):
         return int(value)
     if isinstance(value, Real):
-        number = float(value)
-        if not math.isfinite(number):
-            raise ValueError(f"{where}: got {number}; expected a finite number; record null with a reason instead")
-        return number
+        return _finite(value, where)
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
             raise ValueError(f"{where}: got keys {list(value)!r}; expected strings; convert the keys")
@@ -146,6 +147,17 @@ def _plain(value: Any, where: str) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
     raise ValueError(f"{where}: got a {type(value).__name__}; expected what JSON can hold; convert it first")
+
+
+def _finite(value: Any, where: str) -> float:
+    """A number as a float."""
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"{where}: got {number}; expected a finite number; record null with a reason instead")
+    return number
 
 
 def _problem(record: Record) -> str | None:
@@ -221,10 +233,10 @@ def to_line(record: Record) -> str:
 
 
 def from_line(line: bytes | str) -> Record:
-    """The record that `to_line` wrote.
+    """The record that `to_line` wrote, of this schema or of an older one that `MIGRATIONS` leads from.
 
     Raises:
-        ValueError: The line is no record, or one of a newer schema.
+        ValueError: The line is no record, or one of a newer schema, or of an older one that cannot be read any more.
     """
     try:
         data = json.loads(line)
@@ -234,6 +246,11 @@ def from_line(line: bytes | str) -> Record:
         raise ValueError(f"got {str(data)[:40]!r}; expected an object with a schema; {_REMAKE}")
     if data["schema"] > SCHEMA:
         raise ValueError(f"schema: got {data['schema']}; expected at most {SCHEMA}; update eludebench")
+    while (older := data["schema"]) < SCHEMA:
+        if older not in MIGRATIONS:
+            oldest = min([*MIGRATIONS, SCHEMA])
+            raise ValueError(f"schema: got {older}; expected {oldest} to {SCHEMA}; use the eludebench that wrote it")
+        data = {**MIGRATIONS[older](data), "schema": older + 1}
     names = _types().keys()
     if names != data.keys():
         missing, unknown = sorted(names - data.keys()), sorted(data.keys() - names)
