@@ -1,10 +1,15 @@
 """The commands about records themselves: what they look like, two runs or methods beside each other, copies of them."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bench import UsageError
+
+EVERY: list[str] = []
+
+EVERY: list[str] = []
 
 SchemaFormat = Annotated[str, typer.Option("--format", help="json or md.")]
 
@@ -18,3 +23,28 @@ def schema(form: SchemaFormat = "json") -> None:
     if form not in FORMATS:
         raise UsageError(f"--format: got {form!r}; expected one of {', '.join(FORMATS)}; choose one")
     print(schema_markdown() if form == "md" else json.dumps(record_schema(), indent=1) + "\n", end="")
+
+
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="Folder of a run; with --run, LABEL or SITE/LABEL.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The same, to be compared with A.")],
+    run_dir: Annotated[Path | None, typer.Option("--run", help="Compare two methods of this run.")] = None,
+    over: Annotated[str, typer.Option("--over", help="token-seeds or init-seeds: what is paired.")] = "token-seeds",
+    metric: Annotated[list[str], typer.Option("--metric", help="This metric only; repeatable.")] = EVERY,
+    form: Annotated[str, typer.Option("--format", help="md, csv or json.")] = "md",
+) -> None:
+    """Print what two runs, or two methods of one run, differ in: B less A, with intervals."""
+    from bench.comparing import compared_methods, compared_runs
+    from results.compare import OVER
+    from results.compared import FORMATS, render_compared
+
+    if form not in FORMATS:
+        raise UsageError(f"--format: got {form!r}; expected one of {', '.join(FORMATS)}; choose one")
+    kinds = {kind.replace("_", "-"): kind for kind in OVER}
+    if over not in kinds:
+        raise UsageError(f"--over: got {over!r}; expected one of {', '.join(kinds)}; choose one")
+    if run_dir is None:
+        found = compared_runs(Path(a), Path(b), over=kinds[over], metrics=metric)
+    else:
+        found = compared_methods(run_dir, a, b, over=kinds[over], metrics=metric)
+    print(render_compared(found, form), end="")
