@@ -149,6 +149,7 @@ def table(
     """Print a table of a run."""
     from bench.folder import rendered
 
+    record_commands.tell_unfinished(run_dir)
     print(rendered(run_dir, name, form), end="")
 
 
@@ -186,6 +187,7 @@ app.command("status")(plan_commands.status)
 app.command("decompose")(decompositions.decompose)
 app.command("export")(decompositions.export)
 app.command("compare")(record_commands.compare)
+app.command("merge")(record_commands.merge)
 app.command("schema")(record_commands.schema)
 app.command("list")(authors.list_components)
 app.command("new-method")(authors.new_method)

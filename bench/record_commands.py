@@ -6,8 +6,7 @@ from typing import Annotated
 import typer
 
 from bench import UsageError
-
-EVERY: list[str] = []
+from bench.terminal import tell
 
 EVERY: list[str] = []
 
@@ -43,8 +42,36 @@ def compare(
     kinds = {kind.replace("_", "-"): kind for kind in OVER}
     if over not in kinds:
         raise UsageError(f"--over: got {over!r}; expected one of {', '.join(kinds)}; choose one")
+    for folder in (Path(a), Path(b)) if run_dir is None else (run_dir,):
+        tell_unfinished(folder)
     if run_dir is None:
         found = compared_runs(Path(a), Path(b), over=kinds[over], metrics=metric)
     else:
         found = compared_methods(run_dir, a, b, over=kinds[over], metrics=metric)
     print(render_compared(found, form), end="")
+
+
+def merge(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs of one suite.")],
+    out: Annotated[Path, typer.Option("--out", help="A new folder.")],
+) -> None:
+    """Make one run of several: of one suite, from several machines. Contradictions are errors."""
+    from bench.merging import merged
+
+    for folder in runs:
+        tell_unfinished(folder)
+    merged(runs, out, tell)
+    print(f"wrote {out}")
+
+
+def tell_unfinished(folder: Path) -> None:
+    """Say on standard error where a run's records end in the middle of a cell."""
+    from bench.folder import LEDGER
+    from results.ledger import unfinished
+
+    n_rows = unfinished(folder / LEDGER)
+    if n_rows:
+        tell(
+            f"warning: {folder / LEDGER}: {n_rows} rows of an unfinished cell at its end are left out; "
+            "the next `eludebench run` there does that cell again"
+        )
