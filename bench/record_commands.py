@@ -64,6 +64,19 @@ def merge(
     print(f"wrote {out}")
 
 
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    to: Annotated[Path, typer.Option("--to", help="A new folder.")],
+    licence: Annotated[str, typer.Option("--license", help="Of the numbers, cc-by-4.0 say.")] = "",
+) -> None:
+    """Write a run's records as Parquet, with schema, plan, tables and card: a data set for the Hugging Face Hub."""
+    from bench.published_runs import published
+
+    tell_unfinished(run)
+    published(run, to, licence, tell)
+    print(f"wrote {to}")
+
+
 def tell_unfinished(folder: Path) -> None:
     """Say on standard error where a run's records end in the middle of a cell."""
     from bench.folder import LEDGER

@@ -120,7 +120,7 @@ def test_other_units_are_not_subtracted() -> None:
 
 
 def test_equal_runs_are_said_to_be_equal_bit_for_bit(tmp_path: Path) -> None:
-    values = {"x": [1.0, 2.0, 3.0], "y": [4.0, None, 6.0]}
+    values: dict[str, list[float | None]] = {"x": [1.0, 2.0, 3.0], "y": [4.0, None, 6.0]}
     a = a_run(tmp_path / "a", values)
     b = a_run(tmp_path / "b", values, time="2026-02-02T00:00:00+00:00", seconds=9.0)
     found = compared_runs(a, b)
