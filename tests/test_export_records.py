@@ -1,6 +1,7 @@
 """A run as a data set: what is read back is what was recorded, null is null, and what must be known comes first."""
 
 import json
+import tempfile
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,11 @@ def exported(run: Path, to: Path, licence: str = "cc-by-4.0") -> list[str]:
     return said
 
 
+def front_matter(text: str) -> dict[str, Any]:
+    """What the Hub would read."""
+    return dict(DatasetCard(text, ignore_metadata_errors=False).data.to_dict())  # type: ignore[no-untyped-call]
+
+
 @pytest.fixture(name="offline")
 def without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
@@ -61,7 +67,7 @@ leaves = (
     | st.integers(-(2**40), 2**40)
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text()
-)  # noqa: E501
+)
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 
 
@@ -72,8 +78,6 @@ numbers = st.floats(allow_nan=False, allow_infinity=False)
     text=st.text(min_size=1),
 )
 def test_whatever_a_record_holds_comes_back(values: list[float | None], options: Any, text: str) -> None:
-    import tempfile
-
     made = [
         row("c", "x", 1, metric=text, value=value, reason=None if value is not None else text, options=options)
         for value in values
@@ -118,7 +122,7 @@ def test_the_folder_has_schema_plan_and_tables(tmp_path: Path) -> None:
 def test_the_card_has_what_the_hub_reads(tmp_path: Path) -> None:
     exported(a_run(tmp_path / "run", {"x": [1.0, 2.0, 3.0]}), tmp_path / "out")
     text = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
-    data = DatasetCard(text, ignore_metadata_errors=False).data.to_dict()
+    data = front_matter(text)
     assert (data["license"], data["pretty_name"]) == ("cc-by-4.0", "eludebench: tiny")
     assert data["size_categories"] == ["n<1K"]
     (config,) = data["configs"]
@@ -156,7 +160,7 @@ def test_names_that_are_markup_are_text(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", plan_of([name], suite=name), [group(f"{name}1", name, 1, {"r2": 1.0})])
     exported(run, tmp_path / "out", licence='other"\nconfigs: []')
     text = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
-    data = DatasetCard(text, ignore_metadata_errors=False).data.to_dict()
+    data = front_matter(text)
     assert (data["license"], data["pretty_name"]) == ('other"\nconfigs: []', f"eludebench: {name}")
     assert len(data["configs"]) == 1
     assert "<b>" not in text[text.index("\n# ") :]
