@@ -20,6 +20,7 @@ from bench import (
     gallery_commands,
     judge_commands,
     plan_commands,
+    record_commands,
     report_commands,
     table_commands,
 )
@@ -186,7 +187,11 @@ app.command("table")(table_commands.table)
 app.command("figure")(figure_commands.figure)
 app.command("decompose")(decompositions.decompose)
 app.command("gallery")(gallery_commands.gallery)
-app.command("export")(decompositions.export)
+app.command("export")(record_commands.export)
+app.command("export-decomposition")(decompositions.export_decomposition)
+app.command("compare")(record_commands.compare)
+app.command("merge")(record_commands.merge)
+app.command("schema")(record_commands.schema)
 app.command("list")(authors.list_components)
 app.command("new-method")(authors.new_method)
 app.command("check-method")(authors.check_method)

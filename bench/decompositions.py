@@ -68,7 +68,7 @@ def decompose(
         print(f"units {units} of {chosen.name}: {'found and kept' if is_new else 'the decomposition is there already'}")
 
 
-def export(
+def export_decomposition(
     suite: SuiteName,
     cell: Annotated[str, typer.Argument(metavar="CELL", help="As in `plan`: SITE/LABEL/tSEED/iSEED.")],
     to: Annotated[Path, typer.Option("--to", help="A new folder.")],
@@ -89,7 +89,7 @@ def export(
     changes = changes_from(data, weights, random_weights, scale, precision, no_sweep)
     with waiting("reading the suite"):
         from bench.cache import default_cache
-        from bench.export import written
+        from bench.decomposition_files import written
         from bench.stages import StartWorkshop
         from bench.suites import load_suite
 

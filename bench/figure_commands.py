@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bench import UsageError
+from bench.record_commands import tell_unfinished
 from bench.terminal import tell
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ def figure(
         raise UsageError("--published: got it with --run; expected one of them; use --beside published for both")
     if run_dir is None and not published:
         raise UsageError("--run: got none; expected the folder of a run; give it, or --published for the paper's alone")
+    if run_dir is not None:
+        tell_unfinished(run_dir)
     options: dict[str, Any] = {"beside": "published" if published else beside, "x": x, "y": y, "width": width}
     if name != ALL:
         ending = form or (out.suffix.removeprefix(".") if out else "") or "svg"

@@ -11,8 +11,7 @@ from bench.cells import Suite
 from bench.options import Problems, built, checked_keys, toml_of
 from bench.registry import Registry, panel_path
 from judges.protocol import Judge, JudgeKind, Settings
-from results.layout import PANELS, Seeds
-from results.sweeps import SweepSpec
+from results.layout import PANELS, Seeds, TableSpec
 from results.tables import TABLES
 
 PANEL_KEYS: dict[str, Any] = {"description": str, "settings": dict, "judges": list}
@@ -75,7 +74,7 @@ def judged_by(suite: Suite, name: str, registry: Registry) -> Suite:
 def kind_told_by(table: str) -> Seeds | None:
     """The kind of panel that a table tells of and of nothing else, if it is such a table."""
     spec = TABLES[table]
-    kinds = set() if isinstance(spec, SweepSpec) else {column.seeds for column in spec.columns}
+    kinds = {column.seeds for column in spec.columns} if isinstance(spec, TableSpec) else set()
     return next(iter(kinds)) if len(kinds) == 1 and kinds <= set(PANELS) else None
 
 

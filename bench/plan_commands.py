@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bench.changes import changes_from
+from bench.record_commands import tell_unfinished
 from bench.registry import Registry, suite_path
 from bench.terminal import (
     NO_FILTER,
@@ -100,6 +101,7 @@ def status(run_dir: RunDir, as_json: Json = False) -> None:
     from bench.folder import outcomes, read_plan, states
 
     found = read_plan(run_dir)
+    tell_unfinished(run_dir)
     show_states(states(found, outcomes(run_dir)), {"suite": found["suite"], "run": str(run_dir)}, as_json)
 
 

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.changes import Changes
-from bench.folder import layout_of, outcomes, read_plan, states
+from bench.folder import LEDGER, layout_of, outcomes, read_plan, states
+from bench.panels import kind_told_by
 from bench.report_parts import drawings, html_of
-from results.layout import PANELS, Layout, TableSpec
+from results.layout import Layout
+from results.ledger import unfinished
 from results.records import COMPLETE, FAILED, SKIPPED, Record
 from results.report import Drawing, Report, Sheet, Trouble
 from results.sweeps import SweepSpec
@@ -46,7 +48,7 @@ def gathered(folder: Path, command: str) -> Report:
     return Report(
         suite=plan["suite"],
         description=plan.get("description", ""),
-        warnings=warnings(plan, counts, has_any),
+        warnings=[*warnings(plan, counts, has_any), *cut_off(folder)],
         facts=facts(plan, groups),
         counts=[(state, n) for state, n in counts.items() if n],
         troubles=troubles(rows),
@@ -73,12 +75,7 @@ def of_panel(drawing: Drawing) -> bool:
 
 def panel_tables() -> frozenset[str]:
     """Names of the tables that tell what judges said and nothing else."""
-    return frozenset(name for name, spec in TABLES.items() if seeds_of(spec) and seeds_of(spec) <= set(PANELS))
-
-
-def seeds_of(spec: Any) -> set[str]:
-    """What the columns of a table are taken over; nothing of tables of other kinds."""
-    return {column.seeds for column in spec.columns} if isinstance(spec, TableSpec) else set()
+    return frozenset(name for name in TABLES if kind_told_by(name))
 
 
 def warnings(plan: Mapping[str, Any], counts: Mapping[str, int], has_any: bool) -> list[str]:
@@ -96,6 +93,12 @@ def warnings(plan: Mapping[str, Any], counts: Mapping[str, int], has_any: bool) 
     if counts[TO_DO] and has_any:
         lines.append(f"{counts[TO_DO]} of {n} cells have not been run; their numbers are missing.")
     return lines
+
+
+def cut_off(folder: Path) -> list[str]:
+    """That the records end in the middle of a cell, where they do."""
+    n_rows = unfinished(folder / LEDGER)
+    return [f"{n_rows} rows of an unfinished cell at the end of {LEDGER} are left out."] if n_rows else []
 
 
 def troubles(rows: Sequence[tuple[str, str, str]]) -> list[Trouble]:

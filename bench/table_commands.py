@@ -6,6 +6,7 @@ from typing import Annotated, Final
 import typer
 
 from bench import UsageError
+from bench.record_commands import tell_unfinished
 from bench.terminal import tell
 from results.layout import Beside as Aside
 
@@ -57,4 +58,5 @@ def table(
     elif run_dir is None:
         raise UsageError("--run: got none; expected the folder of a run; give one, or --published for the paper's")
     else:
+        tell_unfinished(run_dir)
         print(rendered(run_dir, name, form, ASIDE[beside]), end="")

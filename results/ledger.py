@@ -6,6 +6,7 @@ opened for appending; anything else that cannot be read is an error that names t
 """
 
 import errno
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -123,6 +124,26 @@ def read(path: Path) -> list[Record]:
             return _scan(path, file).records
     except OSError as error:
         raise _failure(path, "read", error) from error
+
+
+def unfinished(path: Path) -> int:
+    """How many rows lie behind the last closed cell of a ledger, which `read` leaves out; a torn line counts as one.
+
+    Only the end of the file is looked at; where there is no file, or one that `read` refuses, nothing is said here.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError:
+        return 0
+    torn = int(bool(lines.pop()))  # a whole file ends with a line end
+    for n_open, line in enumerate(reversed(lines)):
+        try:
+            is_closing = json.loads(line)["kind"] == "cell"
+        except (ValueError, TypeError, LookupError):
+            is_closing = False
+        if is_closing:
+            return n_open + torn
+    return len(lines) + torn
 
 
 def _write(fd: int, data: bytes) -> None:

@@ -148,7 +148,7 @@ def _point(axes: Axes, mark: Mark, chart: Chart) -> None:
             axes.plot(*ends, color="#555555", linewidth=0.8, zorder=2)
     axes.plot([x.value], [y.value], **look.style(mark.size), zorder=3, label=f"{mark.kind}: {mark.name}")
     if mark.is_chosen:
-        ring = {
+        ring: dict[str, Any] = {
             "marker": "o",
             "markersize": marker_size(mark.size) + 6,
             "markerfacecolor": "none",

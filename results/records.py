@@ -7,12 +7,12 @@ A number that could not be measured is null with a reason; NaN and infinity do n
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from functools import cache
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, get_origin
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 if TYPE_CHECKING:
     import pandas
@@ -23,8 +23,10 @@ FAILED = "failed"
 SKIPPED = "skipped"
 STATUS = "status"
 TIMES = ("time", "seconds", "peak_bytes")
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""What makes the fields of an older schema those of the next one, by the older version; others cannot be read."""
 
-_AS_THEY_ARE = frozenset({bool, int, str})
+_AS_THEY_ARE: frozenset[type] = frozenset({type(None), bool, int, str})
 _REMAKE = "remove the rows of its cell and run the suite again"
 
 
@@ -107,13 +109,17 @@ class Record:
     time: str
 
     def __post_init__(self) -> None:
-        for name, wanted in _types().items():
-            value = _plain(getattr(self, name), name)
-            if type(value) is int and wanted == float | None:
-                value = float(value)
+        for name, (wanted, exact) in _types().items():
+            value = getattr(self, name)
+            if type(value) in exact and (type(value) is not float or math.isfinite(value)):
+                continue  # nearly always, and far faster than what follows
+            value = _plain(value, name)
+            if wanted == float | None and type(value) is int:
+                value = _finite(value, name)
+            elif wanted in (int, int | None) and type(value) is float and value.is_integer():
+                value = int(value)  # JSON does not tell 1.0 from 1
             object.__setattr__(self, name, value)
-            is_misplaced_bool = isinstance(value, bool) and wanted != bool | None
-            if is_misplaced_bool or not isinstance(value, wanted):
+            if isinstance(value, bool) or not isinstance(value, wanted):
                 expected = getattr(wanted, "__name__", None) or str(wanted)
                 raise ValueError(f"{name}: got {value!r}; expected {expected}; give the record that")
         problem = _problem(self)
@@ -122,34 +128,39 @@ class Record:
 
 
 @cache
-def _types() -> dict[str, Any]:
-    """What `isinstance` is to say of each field."""
-    return {item.name: Mapping if get_origin(item.type) is Mapping else item.type for item in fields(Record)}
+def _types() -> dict[str, tuple[Any, frozenset[type]]]:
+    """What `isinstance` is to say of each field, and which types alone say that it holds."""
+    kinds = {item.name: Mapping if get_origin(item.type) is Mapping else item.type for item in fields(Record)}
+    return {name: (kind, frozenset({kind, *get_args(kind)}) & {*_AS_THEY_ARE, float}) for name, kind in kinds.items()}
 
 
 def _plain(value: Any, where: str) -> Any:
     """The value as plain JSON types."""
-    if value is None or type(value) in _AS_THEY_ARE:
+    if type(value) in _AS_THEY_ARE:
         return value
-    if isinstance(value, str):
-        return str(value)
-    if isinstance(value, Integral):
-        return int(value)
-    if isinstance(value, Real):
-        number = float(value)
-        if not math.isfinite(number):
-            raise ValueError(f"{where}: got {number}; expected a finite number; record null with a reason instead")
-        return number
-    if isinstance(value, Mapping):
-        if not all(isinstance(key, str) for key in value):
+    if isinstance(value, dict | Mapping):
+        if {type(key) for key in value} - {str} and not all(isinstance(key, str) for key in value):
             raise ValueError(f"{where}: got keys {list(value)!r}; expected strings; convert the keys")
-        return {
-            str(key): item if type(item) in _AS_THEY_ARE else _plain(item, f"{where}.{key}")
-            for key, item in value.items()
-        }
+        as_it_is = _AS_THEY_ARE
+        return {str(k): one if type(one) in as_it_is else _plain(one, f"{where}.{k}") for k, one in value.items()}
+    if isinstance(value, str | Integral):
+        return str(value) if isinstance(value, str) else int(value)
+    if isinstance(value, Real):
+        return _finite(value, where)
     if isinstance(value, list | tuple):
         return [_plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
     raise ValueError(f"{where}: got a {type(value).__name__}; expected what JSON can hold; convert it first")
+
+
+def _finite(value: Any, where: str) -> float:
+    """A number as a float."""
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"{where}: got {number}; expected a finite number; record null with a reason instead")
+    return number
 
 
 def _problem(record: Record) -> str | None:
@@ -225,10 +236,10 @@ def to_line(record: Record) -> str:
 
 
 def from_line(line: bytes | str) -> Record:
-    """The record that `to_line` wrote.
+    """The record that `to_line` wrote, of this schema or of an older one that `MIGRATIONS` leads from.
 
     Raises:
-        ValueError: The line is no record, or one of a newer schema.
+        ValueError: The line is no record, or one of a schema that is not read.
     """
     try:
         data = json.loads(line)
@@ -238,8 +249,12 @@ def from_line(line: bytes | str) -> Record:
         raise ValueError(f"got {str(data)[:40]!r}; expected an object with a schema; {_REMAKE}")
     if data["schema"] > SCHEMA:
         raise ValueError(f"schema: got {data['schema']}; expected at most {SCHEMA}; update eludebench")
-    names = _types().keys()
-    if names != data.keys():
+    while (older := data["schema"]) < SCHEMA:
+        if older not in MIGRATIONS:
+            oldest = min([*MIGRATIONS, SCHEMA])
+            raise ValueError(f"schema: got {older}; expected {oldest} to {SCHEMA}; use the eludebench that wrote it")
+        data = {**MIGRATIONS[older](data), "schema": older + 1}
+    if (names := _types().keys()) != data.keys():
         missing, unknown = sorted(names - data.keys()), sorted(data.keys() - names)
         raise ValueError(f"got no {missing} and too many {unknown}; expected a record's fields; {_REMAKE}")
     return Record(**data)
@@ -273,7 +288,7 @@ def to_frame(records: Sequence[Record]) -> "pandas.DataFrame":
     """
     import pandas
 
-    mappings = [name for name, kind in _types().items() if kind is Mapping]
+    mappings = [name for name, (kind, _) in _types().items() if kind is Mapping]
     plain = [name for name in _types() if name not in mappings]
     nested = {f"{name}.{key}" for record in records for name in mappings for key in getattr(record, name)}
     columns: dict[str, list[Any]] = {name: [getattr(record, name) for record in records] for name in plain}

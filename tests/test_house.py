@@ -30,6 +30,7 @@ HOMES = {
     "numba": {"methods/clustering/compiled.py"},
     "ray": {"bench/executors.py"},
     "datasets": {"bench/image_tables.py"},
+    "pyarrow": {"results/parquet.py"},
     "httpx2": {"judges/link.py"},
     "matplotlib": {"judges/figures.py", "methods/sae.py", "results/plots.py", "results/plots_panels.py"},
     "triton": {"methods/clustering/kernels.py"},

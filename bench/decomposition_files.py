@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import UsageError
-from bench.cache import storage_error
 from bench.cells import Cell
 from bench.lanes import one_line
+from bench.new_folder import new_folder
 from methods.autoencoder import Autoencoder
 from methods.sae import TopKSAE
 from methods.saelens import export_saelens
@@ -31,29 +31,24 @@ def written(workshop: "Workshop", cell: Cell, folder: Path, form: str) -> None:
         UsageError: The folder is taken, or the method cannot be said in that form or decomposed.
         StorageError: The folder cannot be written.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"--to: got {folder}, which exists and is not empty; expected a new folder; name another")
     named, method = cell.method.entry.name, cell.method.built
     if form == "saelens" and not (isinstance(method, Autoencoder) and method.activation):
         raise UsageError(
             f"--format: SAELens has no form for {named!r}; expected an autoencoder with an encoder of the outputs; "
             "use --format own"
         )
-    try:
-        settled = workshop.settled(cell)
-        found = workshop.decomposition(settled)
-    except (ValueError, ArithmeticError, LookupError) as error:
-        raise UsageError(f"CELL: {cell.name} cannot be decomposed: {one_line(error)}") from error
-    method, site = settled.method.built, workshop.site(cell.site)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with new_folder(folder, "--to") as aside:
+        try:
+            settled = workshop.settled(cell)
+            found = workshop.decomposition(settled)
+        except (ValueError, ArithmeticError, LookupError) as error:
+            raise UsageError(f"CELL: {cell.name} cannot be decomposed: {one_line(error)}") from error
+        method, site = settled.method.built, workshop.site(cell.site)
         if form == "own":
             kept = workshop.cache.folder("decompositions", workshop.decomposition_key(settled))
             for name in ARTIFACT:
-                shutil.copyfile(kept / name, folder / name)
+                shutil.copyfile(kept / name, aside / name)
         elif isinstance(method, Autoencoder) and method.activation:
             header: dict[str, Any] = {"hook_name": site.path, "model_name": site.backbone.name, "cell": cell.id}
             k = method.active(found.n_atoms) if isinstance(method, TopKSAE) and method.activation == "topk" else None
-            export_saelens(found, folder, activation=method.activation, header=header, k=k)
-    except OSError as error:
-        raise storage_error("--to", folder, error) from error
+            export_saelens(found, aside, activation=method.activation, header=header, k=k)

@@ -9,7 +9,7 @@ import torch
 from bench import UsageError
 from bench.cache import StorageError
 from bench.cells import Cell
-from bench.export import written
+from bench.decomposition_files import written
 from bench.registry import Registry
 from bench.stages import StartWorkshop, Workshop
 from bench.suites import load_suite
