@@ -3,6 +3,7 @@
 `python -m pytest tests/speed/test_tables_speed.py --benchmark-only`
 """
 
+import json
 import random
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from judges.reading import read as said
 from results.layout import Layout, Site
 from results.ledger import read
 from results.records import Record, latest, to_line
@@ -96,3 +98,12 @@ def test_the_leaderboard_of_20000_records(
     benchmark.pedantic(
         lambda: render(TABLES["leaderboard"], records, layout=layout, format=format), rounds=3, iterations=1
     )
+
+
+def test_reading_40500_replies(benchmark: BenchmarkFixture) -> None:
+    """What stands before ranking and agreement, which `test_ranking_speed` times."""
+    texts = [json.dumps({"reasoning_a": f"grid {at} " * 12, "reasoning_b": "dogs " * 40, "answer": "AB"[at % 2]})
+             for at in range(40_500)]  # fmt: skip
+    benchmark.extra_info |= {"replies": len(texts)}
+    found = benchmark.pedantic(lambda: [said(text).choice for text in texts], rounds=3, iterations=1)
+    assert found[:2] == ["A", "B"]
