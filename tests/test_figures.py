@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from matplotlib import style
 from matplotlib.figure import Figure
 from skimage.color import rgb2lab
-from test_judge_report import LABELS, QUICK, VLMS, made
+from test_judge_report import LABELS, PROXIES, QUICK, VLMS, made
 from test_tables import complete, ending, layout_of, measured
 from typer.testing import CliRunner
 
@@ -25,7 +25,7 @@ from bench import UsageError
 from bench.cli import app
 from bench.figure_commands import described_figure, figures_of, material_of, rendered_figure
 from bench.findings_of_panels import finding_of
-from judges.report import Report, as_json
+from judges.report import Report, as_json, report
 from results.charts import Axis, Chart, Mark, Matrix, Number, Plane, Rows, described, front_of
 from results.figures import FIGURES, FORMATS, WIDTHS, NothingToDrawError, chart, drawn
 from results.layout import Column, Layout
@@ -283,6 +283,22 @@ def test_judges_are_drawn_with_what_a_reader_has_to_know(panel: Finding) -> None
     assert [type(one) for one in of.panels] == [Rows] * 4
     assert all(any(warning in note for note in of.notes) for warning in panel.warnings)
     assert drawn("judges", panels=[panel]).startswith(b"<?xml")
+
+
+def test_a_proxy_panel_says_so_in_every_panel() -> None:
+    found = finding_of(told(made(PROXIES, QUICK)), "proxy_panel")
+    for name in ("wins", "judges"):
+        of = chart(name, panels=[found])
+        assert all("proxy panel" in panel.title for panel in of.panels)
+        assert "llm rank" not in described(of).lower().replace("_", " ")
+
+
+def test_a_panel_that_was_asked_nothing_is_drawn_as_such() -> None:
+    empty = report([], {"vision": {}}, QUICK, title="", kinds={"vision": "vlm"}, labels={}, easiest="easy")
+    found = finding_of(told(empty), "llm_panel")
+    for name in ("wins", "judges"):
+        assert drawn(name, panels=[found], format="png").startswith(b"\x89PNG")
+    assert any("vision" in note and "Missing" in note for note in chart("judges", panels=[found]).notes)
 
 
 # What is missing, and what is hostile

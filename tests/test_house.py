@@ -31,7 +31,7 @@ HOMES = {
     "ray": {"bench/executors.py"},
     "datasets": {"bench/image_tables.py"},
     "httpx2": {"judges/link.py"},
-    "matplotlib": {"judges/figures.py", "methods/sae.py", "results/plots.py", "results/plots_panels.py"},
+    "matplotlib": {"methods/sae.py", "results/plots.py", "results/plots_panels.py"},
     "triton": {"methods/clustering/kernels.py"},
     "vllm": set(),
 }
