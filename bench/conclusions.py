@@ -12,11 +12,11 @@ from typing import Any, Final
 
 from bench import UsageError
 from bench.cache import digest
-from bench.folder import LEDGER, outcomes, read_plan, write_plan, write_text
+from bench.findings_of_panels import finding_of
+from bench.folder import LEDGER, outcomes, read_plan, write_bytes, write_plan, write_text
 from bench.judged import FOLDER, REPLIES, Context
 from bench.provenance import machine, now, provenance
 from bench.verdicts import captioned, rows_for, values_of
-from judges.figures import report_figure, write_figure
 from judges.manifest import Manifest, load
 from judges.markdown import report_markdown
 from judges.planted import EASIEST
@@ -24,11 +24,14 @@ from judges.protocol import Verdict
 from judges.reading import READER_VERSION, read
 from judges.replies import StoredReply, read_replies, stored_identity
 from judges.report import Report, as_json, report, warnings
+from results.figures import drawn
 from results.layout import Seeds
 from results.ledger import Ledger
 from results.records import COMPLETE, STATUS, Record
 
 VERDICTS: Final = "verdicts.json"
+FIGURES_OF_A_PANEL: Final = ("wins", "judges")
+"""Those that follow from the replies alone; `eludebench figure` draws them too, beside the others of the run."""
 VERSION = 1
 """Part of the identity of every panel's finding; raised when the bench itself concludes differently."""
 
@@ -104,12 +107,14 @@ def concluded(where: Path) -> Conclusion:
 
 
 def written(one: Conclusion) -> None:
-    """Write the report of a site beside its replies: `report.md`, `report.json`, `report.svg`, `report.png`."""
+    """Write the report of a site beside its replies: `report.md`, `report.json`, and its figures as SVG and PNG."""
     write_text(one.folder / "report.md", f"{report_markdown(one.report)}\n{requests_markdown(one)}")
-    write_text(one.folder / "report.json", json.dumps(told(one), indent=1, allow_nan=False) + "\n")
-    figure = report_figure(one.report)
-    for ending in ("svg", "png"):
-        write_figure(figure, one.folder / f"report.{ending}")
+    said = told(one)
+    write_text(one.folder / "report.json", json.dumps(said, indent=1, allow_nan=False) + "\n")
+    finding = finding_of(said, one.kind)
+    for name in FIGURES_OF_A_PANEL:
+        for ending in ("svg", "png"):
+            write_bytes(one.folder / f"{name}.{ending}", drawn(name, panels=[finding], format=ending))
 
 
 def told(one: Conclusion) -> dict[str, Any]:

@@ -123,18 +123,12 @@ def material_of(folder: Path) -> Mapping[str, Any]:
 
 
 def written(path: Path, content: bytes) -> None:
-    """Write a file aside and rename it into place, in a folder that is made if need be.
+    """Write a file, in a folder that is made if need be.
 
     Raises:
         StorageError: It cannot be written.
     """
-    from bench.cache import storage_error
+    from bench.folder import make_folder, write_bytes
 
-    aside = path.with_name(f"{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_bytes(content)
-        aside.replace(path)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise storage_error("--out", path, error) from error
+    make_folder(path.parent)
+    write_bytes(path, content)

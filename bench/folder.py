@@ -128,10 +128,19 @@ def write_text(path: Path, text: str, *, mark: str = "") -> None:
     Raises:
         StorageError: It cannot be written.
     """
+    write_bytes(path, text.encode("utf-8"), mark=mark)
+
+
+def write_bytes(path: Path, content: bytes, *, mark: str = "") -> None:
+    """Write a file aside and rename it into place; see `write_text`.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
     aside = path.with_name(f"{path.name}{mark}.partial")
     try:
-        with aside.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with aside.open("wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)

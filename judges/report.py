@@ -1,8 +1,8 @@
 """All that is said about one pool and one panel: as data, as JSON and as warnings.
 
 The paper's name for the rank is kept for panels of vision-language models alone. Any other is a `proxy panel` in every
-heading and table, or a `scripted panel` where a script is on it and no proxy. `judges.markdown` and `judges.figures`
-show what is here.
+heading and table, or a `scripted panel` where a script is on it and no proxy. `judges.markdown`
+shows what is here.
 """
 
 from collections.abc import Collection, Mapping, Sequence

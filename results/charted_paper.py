@@ -69,7 +69,9 @@ def printed_marks(x: str, y: str, place: Place) -> list[Mark]:
     if place[0] == "setting" and " EF" in place[1]:
         size = float(place[1].rpartition(" EF")[2])
     return [
-        Mark(name, "published", across[name], upwards[name], 1.0 if name == BACKBONE else size)
+        Mark(name, "published", across[name], upwards[name], 1.0, "paper")
+        if name == BACKBONE
+        else Mark(name, "published", across[name], upwards[name], size)
         for name in across
         if name in upwards
     ]

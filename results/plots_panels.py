@@ -187,7 +187,7 @@ def draw_rows(axes: Axes, rows: Rows, room: tuple[float, float], widest: int) ->
     says = max((len(row.says) for row in rows.rows), default=0) * LETTER * 8 / 72
     own = max(1.0, room[0] - names - says - 0.2)
     axes.set_title(_lines(rows.title, own, bold=True), pad=14)
-    _scale(axes, rows.x, None, (own + 0.4, room[1]))
+    _scale(axes, rows.x, None, (own + 0.05, room[1]))
     if rows.x.line is not None:
         axes.axvline(rows.x.line, color="#777777", linewidth=0.8, linestyle="--", zorder=1)
         axes.text(rows.x.line, 1.005, rows.x.line_says, transform=axes.get_xaxis_transform(), ha="center", va="bottom")

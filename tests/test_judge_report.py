@@ -4,14 +4,12 @@ import json
 import re
 from dataclasses import asdict, replace
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
 from made_votes import presentation
 
 from judges.drawn import MethodNote, Notes, PairNote
-from judges.figures import report_figure, write_figure
 from judges.markdown import letters, report_markdown
 from judges.protocol import PAPER, Choice, JudgeKind, Presentation, Settings, Verdict
 from judges.report import Report, as_json, report, warnings
@@ -89,15 +87,12 @@ def columns(text: str, n: int | None = None) -> list[str]:
     return [cell.strip() for line in heads for cell in re.split(r"(?<!\\)\|", line)[1:-1][:n]]
 
 
-def test_a_proxy_panel_says_so_everywhere(proxies: Report, tmp_path: Path) -> None:
+def test_a_proxy_panel_says_so_everywhere(proxies: Report) -> None:
     text = report_markdown(proxies)
     assert len(headings(text)) >= 6
     assert all("proxy panel" in line for line in [*headings(text), *columns(text, 1)])
-    write_figure(report_figure(proxies), tmp_path / "figure.svg")
-    for said in (text, json.dumps(as_json(proxies)), (tmp_path / "figure.svg").read_text(encoding="utf-8")):
+    for said in (text, json.dumps(as_json(proxies))):
         assert "llm rank" not in said.lower().replace("_", " ")
-    axes = report_figure(proxies).axes
-    assert all("proxy panel" in one.get_title() and "proxy panel" in one.get_xlabel() for one in axes)
 
 
 def test_a_scripted_panel_says_so() -> None:
@@ -158,31 +153,16 @@ def nothing(judges: dict[str, JudgeKind], presentations: list[Presentation]) -> 
 
 
 @pytest.mark.parametrize("presentations", [tournament(), []], ids=["no replies", "no presentations"])
-def test_nothing_known_is_shown_as_absent(presentations: list[Presentation], tmp_path: Path) -> None:
+def test_nothing_known_is_shown_as_absent(presentations: list[Presentation]) -> None:
     found = nothing(VLMS, presentations)
     text = report_markdown(found)
     assert not re.search(r"\bnan\b", text, re.IGNORECASE)
     assert "None" not in text
     json.dumps(as_json(found), allow_nan=False)
-    write_figure(report_figure(found), tmp_path / "figure.png")
     if presentations:
         assert "- Beta, win rate" not in text
         assert "- bb, win rate: no decided presentation." in text
         assert "48 undecided (48 with no valid vote), left out" in text
-
-
-@pytest.mark.parametrize("ending", [".svg", ".png"])
-def test_figures_are_the_same_to_the_last_byte(vlms: Report, tmp_path: Path, ending: str) -> None:
-    paths = [tmp_path / f"{name}{ending}" for name in ("one", "two")]
-    for path in paths:
-        write_figure(report_figure(vlms), path)
-    assert paths[0].read_bytes() == paths[1].read_bytes()
-    assert len(paths[0].read_bytes()) > 10_000
-
-
-def test_a_figure_has_an_ending_that_is_known(vlms: Report, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"got ending '\.gif'; expected \.svg or \.png; name such a file"):
-        write_figure(report_figure(vlms), tmp_path / "figure.gif")
 
 
 def test_judges_have_a_kind() -> None:

@@ -142,7 +142,7 @@ def test_the_records_say_what_the_report_says(judged: Bench) -> None:
 def test_a_proxy_panel_is_called_one_and_never_stands_under_llm_rank(judged: Bench) -> None:
     (where,) = sites_of(judged.folder, "mine")
     texts = [rendered(judged.folder, name, "md") for name in ("leaderboard", "proxy_verdicts")]
-    texts += [(where / name).read_text(encoding="utf-8") for name in ("report.md", "report.json", "report.svg")]
+    texts += [(where / name).read_text(encoding="utf-8") for name in ("report.md", "report.json", "wins.svg")]
     for text in texts:
         assert "proxy panel" in text
         assert "LLM Rank" not in text
