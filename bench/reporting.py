@@ -204,15 +204,16 @@ def tables(plan: Mapping[str, Any], records: Sequence[Record], layout: Layout) -
             html = html_of(TABLES[name], records, bare)
         except (LookupError, ValueError):
             continue  # the run measures none of what it shows
-        found.append(Sheet(name, TABLES[name].title, html))
+        found.append(Sheet(name, TABLES[name].title.replace("`", ""), html))
     return found
 
 
 def is_whole(name: str, layout: Layout) -> bool:
-    """Whether a run of this layout measures everything that a table of our own shows."""
+    """Whether a run of this layout measures everything that a table of our own shows, whatever its methods."""
     spec = TABLES[name]
     if isinstance(spec, SweepSpec):
         return bool(layout.sweeps)
     if name.startswith(PAPER) or layout.measured is None:
         return False
-    return {column.metric for column in spec.columns} <= layout.measured
+    takes_off = any(column.less for column in spec.columns)  # such a table is about one method's variants
+    return not takes_off and {column.metric for column in spec.columns} <= layout.measured

@@ -1,6 +1,6 @@
 """The report of a run: gathered, drawn and written, as the command does it in a process that has imported everything.
 
-`REPORT_RUN=FOLDER REPORT_CACHE=FOLDER pytest tests/speed/test_report_speed.py --benchmark-enable` takes a run of yours
+`REPORT_RUN=FOLDER REPORT_CACHE=FOLDER pytest tests/speed/test_report_speed.py --benchmark-only` takes a run of yours
 with its cache; without them it is the committed run `quick`, of which there is no cache, so no unit is looked at.
 """
 
