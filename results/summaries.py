@@ -90,8 +90,8 @@ def _hold_one_pool(kind: Seeds, index: _Index, layout: Layout) -> None:
         if len(found) > 1:
             said = " and ".join(f"{pool[:12]} ({label})" for pool, label in found.items())
             raise ValueError(
-                f"pool: got {said} in one column of {site}; expected one, since a rate is relative to the methods of its "
-                "pool; judge all of them together"
+                f"pool: got {said} in one column of {site}; expected one, since a rate is relative to the methods of "
+                "its pool; judge all of them together"
             )
 
 
