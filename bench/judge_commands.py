@@ -86,6 +86,7 @@ def judged(
     """Ask a panel about a run and put what it found into the run; also what each judge that failed said."""
     with waiting("reading the panel"):
         from bench.conclusions import changes, concluded, record, written
+        from bench.judged import check_judges
         from bench.judging import ask, where_of
         from bench.lanes import Task
         from bench.panels import load_panel
@@ -97,6 +98,7 @@ def judged(
         for name in given:
             if name not in names:
                 raise UsageError(f"{option} {unknown('judge', name, names, 'the panel')}")
+    check_judges(folder, chosen.name, [one for one in chosen.judges if only and one.name not in only])
     display, task = Display(1, is_quiet=is_quiet), Task("judging", f"panel {chosen.name}", ())
 
     def report(what: str, done: int, total: int) -> None:

@@ -1,7 +1,7 @@
 """The folder of what a panel judges at one site: where things are, and what the run says of it."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,7 +10,8 @@ from typing import Final
 from bench import UsageError
 from bench.folder import write_text
 from judges.manifest import HEADER, Manifest, load
-from judges.protocol import JudgeKind
+from judges.protocol import Judge, JudgeKind, claims_of
+from judges.replies import check_claims
 
 FOLDER: Final = "judging"
 PICTURES: Final = "grids"
@@ -62,6 +63,17 @@ class Context:
             raise UsageError(
                 f"{path}: cannot be read ({error}); expected what `eludebench judge run` left; run it again"
             ) from error
+
+
+def check_judges(folder: Path, panel: str, judges: Iterable[Judge]) -> None:
+    """See that judges which are not asked now are still those whose replies count, at every site.
+
+    Raises:
+        RepliesError: A judge's options are not what its replies follow from.
+    """
+    for where in sorted((folder / FOLDER / panel).glob(f"*/{REPLIES}")):
+        for judge in judges:
+            check_claims(where, judge.name, claims_of(judge))
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from typing import Any
 
 from judges.protocol import Judge, JudgeError, Presentation, Reply, claims_of
 from judges.reading import read
-from judges.replies import Replies
+from judges.replies import Replies, check_claims
 
 _N_THREADS = 4
 _N_AHEAD = 8
@@ -153,7 +153,7 @@ async def ask_panel(
         stores = {judge.name: stack.enter_context(Replies(folder, judge.name)) for judge in judges}
         busy = [judge for judge in judges if not ids <= stores[judge.name].answered]
         for judge in judges:
-            stores[judge.name].check(claims_of(judge))
+            check_claims(folder, judge.name, claims_of(judge))
         known = dict(prepared or {})
         known |= await preflight([judge for judge in busy if judge.name not in known])
         for judge in busy:

@@ -93,35 +93,13 @@ class Replies:
             RepliesError: The replies that are there follow from something else; says what.
         """
         old = stored_identity(self.path.parent, self._judge)
-        self._compare(old, identity, {*old, *identity})
+        check_claims(self.path.parent, self._judge, {**dict.fromkeys(old), **identity})
         if not old:
             path = _identity_path(self.path.parent, self._judge)
             aside = path.with_suffix(".part")
             aside.write_text(json.dumps(dict(identity), indent=1, sort_keys=True) + "\n", encoding="utf-8")
             aside.replace(path)
         self._identified = True
-
-    def check(self, claims: Mapping[str, Any]) -> None:
-        """See that a judge may be the one whose replies are there, by the part of its identity that it knows itself.
-
-        Raises:
-            RepliesError: As `identify` does.
-        """
-        self._compare(stored_identity(self.path.parent, self._judge), claims, set(claims))
-
-    def _compare(self, old: Mapping[str, Any], identity: Mapping[str, Any], keys: set[str]) -> None:
-        """Refuse an identity whose keys differ from what is stored; where nothing is, there may be no replies."""
-        path = _identity_path(self.path.parent, self._judge)
-        if not old and self.answered:
-            raise RepliesError(f"{path}: got none; expected what the replies beside it follow from; put it back")
-        new = json.loads(json.dumps(dict(identity)))
-        changed = [key for key in sorted(keys - MAY_DIFFER) if old and old.get(key) != new.get(key)]
-        if changed:
-            said = "; ".join(f"{key} is {new.get(key)!r} and was {old.get(key)!r}" for key in changed)
-            raise RepliesError(
-                f"{path}: got another judge of the name {self._judge!r} ({said}); expected the one that gave the "
-                "replies there; serve that one, or give this one another name or folder"
-            )
 
     def add(self, presentation_id: str, replies: Sequence[Reply]) -> None:
         """Add all the replies to one presentation in the order in which they came.
@@ -205,6 +183,30 @@ def stored_identity(folder: Path, judge: str) -> dict[str, Any]:
     if not isinstance(found, dict) or not found:
         raise RepliesError(f"{path}: got no JSON object; expected one with values; put it back or remove the folder")
     return found
+
+
+def check_claims(folder: Path, judge: str, claims: Mapping[str, Any]) -> None:
+    """See that a judge may be the one whose replies are there, by what it says of itself; no lock is taken.
+
+    Args:
+        folder: Where the replies are.
+        judge: Its name.
+        claims: Its identity, or the part of it that it knows itself (`judges.protocol.claims_of`).
+
+    Raises:
+        RepliesError: The replies that are there follow from something else; says what.
+    """
+    path, replies = _identity_path(folder, judge), folder / f"{judge}.jsonl"
+    old, new = stored_identity(folder, judge), json.loads(json.dumps(dict(claims)))
+    if not old and replies.exists() and replies.stat().st_size:
+        raise RepliesError(f"{path}: got none; expected what the replies beside it follow from; put it back")
+    changed = [key for key in sorted(new.keys() - MAY_DIFFER) if old and old.get(key) != new[key]]
+    if changed:
+        said = "; ".join(f"{key} is {new[key]!r} and was {old.get(key)!r}" for key in changed)
+        raise RepliesError(
+            f"{path}: got another judge of the name {judge!r} ({said}); expected the one that gave the replies there; "
+            "serve that one, or give this one another name or folder"
+        )
 
 
 def _identity_path(folder: Path, judge: str) -> Path:

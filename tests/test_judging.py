@@ -251,6 +251,14 @@ def test_judges_may_be_asked_one_after_the_other(judged: Bench, tmp_path: Path) 
     assert rendered(folder, "proxy_verdicts", "csv") == rendered(judged.folder, "proxy_verdicts", "csv")
 
 
+def test_judges_that_are_not_asked_must_be_those_whose_replies_count(judged: Bench, copy: Path) -> None:
+    (path,) = copy.glob("judging/*/shapes/replies/filters.identity.json")
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"version": "older"}), encoding="utf-8")
+    suite, start = load_suite(str(judged.suite), Registry()), StartWorkshop((), judged.cache)
+    with pytest.raises(RepliesError, match=r"another judge of the name 'filters' \(version is .* and was 'older'"):
+        judge_commands.judged(suite, copy, str(judged.panel), start, [], is_quiet=True, only=["pixels"])
+
+
 def test_nothing_to_compare_is_an_error_before_anything_is_done(judged: Bench, tmp_path: Path) -> None:
     suite = load_suite(str(judged.suite), Registry())
     with pytest.raises(UsageError, match=r"holds no run\.json"):
