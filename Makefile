@@ -1,5 +1,5 @@
 # Two commands for a machine with Python 3.11 or 3.12 and make:
-#   make leaderboard   makes the environment, runs the main job, prints the table and where it is
+#   make leaderboard   makes the environment, runs the main job, prints the table and where its page is
 #   make test          makes the environment, lints, types, checks the layers, runs the tests
 # and two for vision-language judges, whose server lives in an environment of its own:
 #   make judge-env     makes .venv-judges, with vLLM for a GPU
@@ -20,6 +20,7 @@ JUDGES_CPU := .venv-judges-cpu
 
 leaderboard: $(VENV)/run
 	$(BIN)/eludebench run quick --out $(RUN)
+	$(BIN)/eludebench report $(RUN)
 
 test: $(VENV)/dev lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile \
@@ -43,6 +44,7 @@ readme: $(VENV)/dev
 		$(BIN)/eludebench run $$name --out runs/readme/$$name --cache runs/readme/cache; \
 		mkdir -p results/$$name; cp runs/readme/$$name/run.json runs/readme/$$name/records.jsonl results/$$name/; \
 	done
+	$(BIN)/eludebench figure pareto --run results/quick --out results/quick/pareto.svg
 	$(BIN)/python tests/test_readme.py
 
 judge-env: $(JUDGES)/ready

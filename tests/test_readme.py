@@ -15,6 +15,7 @@ import pytest
 from bench import __version__
 from bench.committed import SHOWN, blocks_of, kept_runs, with_all_blocks, with_true_blocks
 from bench.contract import check
+from bench.figure_commands import rendered_figure
 from bench.folder import outcomes, read_plan
 from bench.registry import Registry
 from bench.runner import comparisons_of
@@ -58,6 +59,11 @@ def values_at(site: str) -> dict[tuple[str, str], float]:
 def test_the_tables_follow_from_the_committed_records(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert with_true_blocks(text) == text
+
+
+def test_the_figure_follows_from_the_committed_records() -> None:
+    assert "(results/quick/pareto.svg)" in README.read_text(encoding="utf-8")
+    assert rendered_figure(RUN, "pareto", "svg") == (RUN / "pareto.svg").read_bytes()
 
 
 def test_the_readme_has_its_blocks() -> None:
