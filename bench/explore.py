@@ -8,7 +8,7 @@ methods split, so that what they make of one unit stands side by side. A unit is
 import base64
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from random import Random
@@ -76,7 +76,7 @@ class Budget:
 
     def take(self, album: Album, rows: Sequence[int], said: Any) -> bool:
         """Show these images and this text, if both fit."""
-        n_bytes = len(json.dumps(asdict(said)).encode())
+        n_bytes = len(json.dumps(said, default=vars))
         if n_bytes <= self.left:
             n_bytes += album.bytes_for(rows)
         if n_bytes > self.left:
