@@ -1,6 +1,5 @@
 """The command `gallery`: a unit with its parts, a judged pair, or units that were chosen or drawn, as a picture."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench import UsageError
+from bench.figure_commands import written
 from bench.registry import unknown
 from bench.terminal import NO_PLUGINS, CacheDir, Plugins, Quiet, RunDir, resolved, waiting
 
@@ -55,7 +55,7 @@ def gallery(
             pages = chosen_pages(run, what, n, label, seed, mark)
         else:
             pages = [unit_page(run, what, mark)]
-        write_bytes(target, file_of(stacked(pages, 0), "pdf" if form == "pdf" else "png"))
+        written(target, file_of(stacked(pages, 0), "pdf" if form == "pdf" else "png"))
     if not quiet:
         print(f"wrote {target}")
 
@@ -197,21 +197,3 @@ def pair_page(run: "LookedRun", identity: str, seed: int) -> "Image.Image":
     seen = Seen(dict(zip(rows, images_of(site, rows, PAIR_CELL), strict=True)), bare(site))
     drawn_by = [] if identity else [f"Drawn at random (seed {seed}) among {len(every)} presentations."]
     return pair_gallery(judged, seen, remarks=[*drawn_by, f"Images: {site.dataset.name} ({site.dataset.licence})"])
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file aside and rename it into place.
-
-    Raises:
-        StorageError: It cannot be written.
-    """
-    from bench.cache import storage_error
-
-    aside = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_bytes(content)
-        aside.replace(path)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise storage_error("--out", path, error) from error
