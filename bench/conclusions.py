@@ -5,7 +5,7 @@ replies can be read again at any time, by a newer reader too.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -14,15 +14,15 @@ from bench import UsageError
 from bench.cache import digest
 from bench.findings_of_panels import finding_of
 from bench.folder import LEDGER, outcomes, read_plan, write_bytes, write_plan, write_text
-from bench.judged import FOLDER, REPLIES, Context
+from bench.judged import FOLDER, REPLIES, Context, stored, verdicts_in
 from bench.provenance import machine, now, provenance
 from bench.verdicts import captioned, rows_for, values_of
 from judges.manifest import Manifest, load
 from judges.markdown import report_markdown
 from judges.planted import EASIEST
 from judges.protocol import Verdict
-from judges.reading import READER_VERSION, read
-from judges.replies import StoredReply, read_replies, stored_identity
+from judges.reading import READER_VERSION
+from judges.replies import stored_identity
 from judges.report import Report, as_json, report, warnings
 from results.figures import drawn
 from results.layout import Seeds
@@ -122,31 +122,6 @@ def told(one: Conclusion) -> dict[str, Any]:
     context = asdict(one.context)
     own = {"run": context, "identities": dict(one.identities), "requests": requests_of(one)}
     return {"pool": one.manifest.pool_id, **own, **as_json(one.report)}
-
-
-def verdicts_in(folder: Path, judge: str, *, reask: bool) -> dict[str, Verdict]:
-    """What a judge's stored replies say, by presentation."""
-    return {identity: verdict for identity, (_, verdict) in counted(folder, judge, reask=reask).items()}
-
-
-def counted(folder: Path, judge: str, *, reask: bool) -> dict[str, tuple[str, Verdict]]:
-    """The text that counts of a judge's stored replies to each presentation, and what it says.
-
-    Of several that is the first that can be read, else the last; without `reask` only first replies count.
-    """
-    found: dict[str, tuple[str, Verdict]] = {}
-    for one in stored(folder, judge):
-        if one.reply.attempt != "first" and not reask:
-            continue
-        if one.presentation_id not in found or found[one.presentation_id][1].rung == "invalid":
-            found[one.presentation_id] = one.reply.text, read(one.reply.text)
-    return found
-
-
-def stored(folder: Path, judge: str) -> Iterator[StoredReply]:
-    """A judge's replies; none where it was not asked yet."""
-    path = folder / f"{judge}.jsonl"
-    return read_replies(path) if path.exists() else iter(())
 
 
 def requests_of(one: Conclusion) -> dict[str, dict[str, int | None]]:

@@ -10,8 +10,9 @@ from typing import Final
 from bench import UsageError
 from bench.folder import write_text
 from judges.manifest import HEADER, Manifest, load
-from judges.protocol import Judge, JudgeKind, claims_of
-from judges.replies import check_claims
+from judges.protocol import Judge, JudgeKind, Verdict, claims_of
+from judges.reading import read
+from judges.replies import StoredReply, check_claims, read_replies
 
 FOLDER: Final = "judging"
 PICTURES: Final = "grids"
@@ -74,6 +75,31 @@ def check_judges(folder: Path, panel: str, judges: Iterable[Judge]) -> None:
     for where in sorted((folder / FOLDER / panel).glob(f"*/{REPLIES}")):
         for judge in judges:
             check_claims(where, judge.name, claims_of(judge))
+
+
+def verdicts_in(folder: Path, judge: str, *, reask: bool) -> dict[str, Verdict]:
+    """What a judge's stored replies say, by presentation."""
+    return {identity: verdict for identity, (_, verdict) in counted(folder, judge, reask=reask).items()}
+
+
+def counted(folder: Path, judge: str, *, reask: bool) -> dict[str, tuple[str, Verdict]]:
+    """The text that counts of a judge's stored replies to each presentation, and what it says.
+
+    Of several that is the first that can be read, else the last; without `reask` only first replies count.
+    """
+    found: dict[str, tuple[str, Verdict]] = {}
+    for one in stored(folder, judge):
+        if one.reply.attempt != "first" and not reask:
+            continue
+        if one.presentation_id not in found or found[one.presentation_id][1].rung == "invalid":
+            found[one.presentation_id] = one.reply.text, read(one.reply.text)
+    return found
+
+
+def stored(folder: Path, judge: str) -> Iterator[StoredReply]:
+    """A judge's replies; none where it was not asked yet."""
+    path = folder / f"{judge}.jsonl"
+    return read_replies(path) if path.exists() else iter(())
 
 
 @contextmanager

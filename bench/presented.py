@@ -7,8 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from bench.conclusions import counted, panels_of, sites_of
-from bench.judged import REPLIES, Context
+from bench.conclusions import panels_of, sites_of
+from bench.judged import REPLIES, Context, counted
 from judges.manifest import Manifest, load
 from judges.protocol import Choice, Presentation, Verdict
 from judges.replies import stored_identity

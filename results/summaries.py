@@ -4,7 +4,8 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from results.layout import PANELS, Column, Layout, Seeds
+from results.layout import Column, Layout, Seeds
+from results.pools import check_pools
 from results.records import FAILED, SKIPPED, STATUS, Record
 
 NOT_RUN = "not run yet"
@@ -70,29 +71,12 @@ def summarise(
             )
         index[record.cell, record.metric] = record
     chosen = list(columns)
-    for kind in {column.seeds for column in chosen} & set(PANELS):
-        _hold_one_pool(kind, index, layout)
+    check_pools(chosen, index.values(), layout)
     return {
         (site.label, label, column): _summary(column, index, layout, site.label, label)
         for site, label in layout.rows()
         for column in chosen
     }
-
-
-def _hold_one_pool(kind: Seeds, index: _Index, layout: Layout) -> None:
-    """Refuse rates that are relative to other methods, at one site."""
-    pools: dict[str, dict[str, str]] = {}
-    for (panel, site, label), cell in layout.verdicts.items():
-        status = index.get((cell, STATUS)) if panel == kind else None
-        if status is not None and "pool" in status.notes:
-            pools.setdefault(site, {}).setdefault(str(status.notes["pool"]), label)
-    for site, found in pools.items():
-        if len(found) > 1:
-            said = " and ".join(f"{pool[:12]} ({label})" for pool, label in found.items())
-            raise ValueError(
-                f"pool: got {said} in one column of {site}; expected one, since a rate is relative to the methods of "
-                "its pool; judge all of them together"
-            )
 
 
 def _summary(column: Column, index: _Index, layout: Layout, site: str, label: str) -> Summary:

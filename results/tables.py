@@ -19,7 +19,6 @@ from results.lines import Line, exact, to_csv
 from results.machines import apart
 from results.markdown import to_markdown
 from results.paper import PAPER_TABLES
-from results.pools import check_pools
 from results.printed import printed_sheet
 from results.records import Record
 from results.settings import SettingsSpec, settings_of, settings_sheet, settings_to_csv
@@ -116,7 +115,6 @@ def sheet_of(spec: AnySpec, rows: list[Record], layout: Layout, beside: Beside |
     if isinstance(spec, TableSpec):
         spec = _of_run(spec, layout)
         layout = apart(layout, rows) if spec.by_machine else layout
-    check_pools(spec.columns, rows, layout)
     summaries = summarise(dict.fromkeys((*spec.columns, EXPANSION)), rows, layout)
     if isinstance(spec, SettingsSpec):
         return settings_sheet(spec, settings_of(spec, rows, layout), summaries, layout, beside or "cell")
@@ -134,7 +132,6 @@ def _csv(spec: AnySpec, rows: list[Record], layout: Layout) -> str:
     if isinstance(spec, TableSpec):
         spec = _of_run(spec, layout)
         layout = apart(layout, rows) if spec.by_machine else layout
-    check_pools(spec.columns, rows, layout)
     summaries = summarise(spec.columns, rows, layout)
     if isinstance(spec, SettingsSpec):
         return settings_to_csv(spec, settings_of(spec, rows, layout), summaries)

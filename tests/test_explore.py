@@ -298,8 +298,8 @@ def test_a_gallery_of_a_unit_holds_its_images(bench: Bench, everything: Everythi
     done = bench.gallery(f"shapes/elude/{unit.index}", "--out", str(out))
     assert done.exit_code == 0, done.output
     ((site,), _) = bench.looked().sites()
-    drawn = Image.open(out).tobytes()
-    width = Image.open(out).width
+    with Image.open(out) as picture:
+        drawn, width = picture.tobytes(), picture.width
     for image in images_of(site, [*unit.whole.images, *(i for part in unit.parts for i in part.images[:4])], CELL):
         row = image.resize((CELL, CELL), Image.Resampling.BICUBIC).crop((0, CELL // 2, CELL, CELL // 2 + 1)).tobytes()
         assert row in drawn
@@ -320,7 +320,8 @@ def test_a_judged_pair_is_found_by_its_id(bench: Bench, everything: Everything, 
     out = tmp_path / "pair.png"
     done = bench.gallery("pair", pair.id, "--out", str(out))
     assert done.exit_code == 0, done.output
-    assert Image.open(out).width > 6 * PAIR_CELL
+    with Image.open(out) as picture:
+        assert picture.width > 6 * PAIR_CELL
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from bench import UsageError, conclusions, judge_commands, judging
+from bench import UsageError, judge_commands, judging
+from bench import judged as where_replies_are
 from bench.conclusions import changes, concluded, panels_of, sites_of
 from bench.exemplars import Shown
 from bench.folder import outcomes, read_plan, rendered, write_plan
@@ -214,7 +215,7 @@ def test_replies_are_read_again_by_a_newer_reader_without_a_call(copy: Path, mon
     (where,) = sites_of(copy, "mine")
     assert changes(concluded(where)) == {"pixels": 0, "filters": 0}
     before = {row["id"]: row["text"] for row in replies_in(copy)}
-    monkeypatch.setattr(conclusions, "read", lambda text: Verdict("A", "json"))
+    monkeypatch.setattr(where_replies_are, "read", lambda text: Verdict("A", "json"))
     judge_commands.judge_reparse(copy, "mine")
     again = concluded(where)
     assert {said.choice for said in again.verdicts["pixels"].values()} == {"A"}

@@ -226,7 +226,7 @@ def test_rates_of_two_pools_never_stand_in_one_column(tmp_path: Path) -> None:
     plan = plan_of(["x", "y"], judged=[judged_entry("xy")], tables=["proxy_verdicts"])
     one, other = verdict("x", 60.0), verdict("y", 40.0, "b" * 32)
     folder = write_run(tmp_path / "run", plan, [cell("x", 1), cell("y", 1), one, other])
-    with pytest.raises(UsageError, match=r"pool: got aaaaaaaaaaaa \(x\) and bbbbbbbbbbbb \(y\) in one column of s"):
+    with pytest.raises(UsageError, match=r"pool: got verdicts of 2 pools at s: aaaaaaaaaaaa \(x\), bbbbbbbbbbbb \(y\)"):
         rendered(folder, "proxy_verdicts", "md")
     whole = write_run(tmp_path / "whole", plan, [cell("x", 1), cell("y", 1), one, verdict("y", 40.0)])
     assert "60.0" in rendered(whole, "proxy_verdicts", "md")
