@@ -129,11 +129,12 @@ def end(
     suite: "Suite", folder: Path, states: dict[str, str], broken: list[str], *, is_quiet: bool, as_json: bool
 ) -> None:
     """Write the tables of a run, print the first, and leave with the exit code that its cells and judges ask for."""
-    from bench.folder import rendered, write_text
+    from bench.folder import renderer, write_text
 
     files = [(folder / f"{name}.{form}", name, form) for name in suite.tables for form in ("md", "csv")]
+    made = renderer(folder)
     for path, name, form in files:
-        write_text(path, rendered(folder, name, form))
+        write_text(path, made(name, form))
     first = files[0][0]
     failed = [name for name, state in states.items() if state == "failed"]
     if as_json:

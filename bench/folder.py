@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from bench import UsageError
 from bench.cache import storage_error
@@ -35,6 +35,12 @@ TAKEN_OVER = {
     for kind in ("comparison", *PANELS)
 }
 """Metrics of which a run has one value for all init seeds where it compares them, or one for each kind of panel."""
+
+
+class Renderer(Protocol):
+    """Makes a table of one run: `bench.folder.renderer`."""
+
+    def __call__(self, name: str, format: str, beside: Beside | None = None) -> str: ...  # noqa: D102
 
 
 class FolderError(UsageError):
@@ -95,7 +101,7 @@ def check_folder(folder: Path, plan: Mapping[str, Any]) -> None:
         raise FolderError(
             f"--out: got {folder}, which holds a run with {kept}; expected the same, not {changes}; give another folder"
         )
-    listed = {site["label"]: site.get("content", ABSENT) for site in before["sites"]}
+    listed = {site["label"]: site.get("content", ABSENT) for site in before.get("sites", [])}
     for site in plan["sites"]:
         was, now = listed.get(site["label"], ABSENT), site.get("content", ABSENT)
         if was != now and ABSENT not in (was, now):
@@ -235,12 +241,25 @@ def rendered(folder: Path, name: str, format: str, beside: Beside | None = None)
     Raises:
         UsageError: The folder holds no run, or there is no such table or format.
     """
+    return renderer(folder)(name, format, beside)
+
+
+def renderer(folder: Path) -> Renderer:
+    """What makes table after table of a run, as text, whose records are read once.
+
+    Raises:
+        UsageError: The folder holds no run; when a table is made, there is no such table or format.
+    """
     layout = layout_of(read_plan(folder))
     records = [record for group in outcomes(folder).values() for record in group]
-    try:
-        return render(find_table(name), records, layout=layout, format=format, beside=beside)
-    except (LookupError, ValueError) as error:
-        raise UsageError(str(error.args[0])) from error
+
+    def made(name: str, format: str, beside: Beside | None = None) -> str:
+        try:
+            return render(find_table(name), records, layout=layout, format=format, beside=beside)
+        except (LookupError, ValueError) as error:
+            raise UsageError(str(error.args[0])) from error
+
+    return made
 
 
 def rendered_published(name: str, format: str) -> str:

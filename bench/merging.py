@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import UsageError
-from bench.folder import LEDGER, OUTCOMES, outcomes, read_plan, rendered, write_plan, write_text
+from bench.folder import LEDGER, OUTCOMES, outcomes, read_plan, renderer, write_plan, write_text
 from bench.judged import CONTEXT, FOLDER, REPLIES, Context
 from bench.merged_plans import conflicts_of, merged_plan
 from bench.new_folder import new_folder
@@ -57,9 +57,10 @@ def merged(folders: Sequence[Path], out: Path, say: Callable[[str], None]) -> No
                 ledger.append_cell(group)
         for where, source in judging.items():
             shutil.copytree(source, aside / FOLDER / where, ignore=shutil.ignore_patterns("*lock", "*.partial*"))
+        made = renderer(aside)
         for name, form in product(plan["tables"], ("md", "csv")):
             with suppress(UsageError):  # of what no run has measured there is no table yet
-                write_text(aside / f"{name}.{form}", rendered(aside, name, form))
+                write_text(aside / f"{name}.{form}", made(name, form))
     say(f"{len(found.groups)} cells of {len(folders)} runs; {found.n_equal} were in several, with equal numbers")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import UsageError
-from bench.folder import PLAN, outcomes, read_plan, rendered, write_text
+from bench.folder import PLAN, outcomes, read_plan, renderer, write_text
 from bench.new_folder import new_folder
 from results.card import RECORDS, Card, card_markdown
 from results.parquet import write_parquet
@@ -49,10 +49,10 @@ def published(folder: Path, to: Path, licence: str, say: Callable[[str], None]) 
         write_text(aside / "schema.json", json.dumps(record_schema(), indent=1) + "\n")
         write_text(aside / PLAN, json.dumps(plan, indent=1) + "\n")
         (aside / "tables").mkdir()
-        tables = []
+        tables, made = [], renderer(folder)
         for name in plan["tables"]:
             with suppress(UsageError):  # of what was not measured there is no table
-                write_text(aside / "tables" / f"{name}.csv", rendered(folder, name, "csv"))
+                write_text(aside / "tables" / f"{name}.csv", made(name, "csv"))
                 tables.append(name)
         card = Card(f"eludebench: {plan['suite']}", plan["description"], licence, caveats, tables)
         write_text(aside / "README.md", card_markdown(card, records))

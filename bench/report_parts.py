@@ -15,18 +15,18 @@ def html_of(spec: Any, records: Sequence[Record], layout: Layout) -> str:
     return render(spec, records, layout=layout, format="html")
 
 
-def drawings(folder: Path) -> list[Drawing]:
+def drawings(folder: Path, records: Sequence[Record], layout: Layout) -> list[Drawing]:
     """Every figure that a run has data for, in order."""
-    from bench.figure_commands import material_of
+    from bench.findings_of_panels import findings_of
     from results.charts import described
     from results.figures import FIGURES, WIDTHS, NothingToDrawError, chart
     from results.plots import to_bytes
 
-    material = material_of(folder)
+    panels = findings_of(folder)
     found = []
     for name, spec in FIGURES.items():
         try:
-            made = chart(name, **material)
+            made = chart(name, records, layout, panels=panels)
         except NothingToDrawError:
             continue
         svg = to_bytes(made, "svg", WIDTHS["page"])

@@ -43,7 +43,7 @@ def gathered(folder: Path, command: str) -> Report:
     counts = {state: sum(one.split(":")[0] == state for _, _, one in rows) for state in STATES}
     has_any = any(record.kind == "value" for record in records)
     sheets = tables(plan, records, layout) if has_any else []
-    figures = drawings(folder) if has_any else []
+    figures = drawings(folder, records, layout) if has_any else []
     told = panel_tables()
     return Report(
         suite=plan["suite"],

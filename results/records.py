@@ -109,22 +109,34 @@ class Record:
     time: str
 
     def __post_init__(self) -> None:
-        for name, (wanted, exact) in _types().items():
-            value = getattr(self, name)
-            if type(value) in exact and (type(value) is not float or math.isfinite(value)):
-                continue  # nearly always, and far faster than what follows
-            value = _plain(value, name)
-            if wanted == float | None and type(value) is int:
-                value = _finite(value, name)
-            elif wanted in (int, int | None) and type(value) is float and value.is_integer():
-                value = int(value)  # JSON does not tell 1.0 from 1
-            object.__setattr__(self, name, value)
-            if isinstance(value, bool) or not isinstance(value, wanted):
-                expected = getattr(wanted, "__name__", None) or str(wanted)
-                raise ValueError(f"{name}: got {value!r}; expected {expected}; give the record that")
-        problem = _problem(self)
-        if problem:
-            raise ValueError(problem)
+        _settle(self, is_plain=False)
+
+
+def _settle(record: Record, *, is_plain: bool) -> None:
+    """Bring every field to its type, and refuse what is no record.
+
+    Args:
+        record: What was given.
+        is_plain: Mappings hold plain JSON values already: they were read as such.
+    """
+    for name, (wanted, exact) in _types().items():
+        value = getattr(record, name)
+        if type(value) in exact and (type(value) is not float or math.isfinite(value)):
+            continue  # nearly always, and far faster than what follows
+        if is_plain and wanted is Mapping and type(value) is dict:
+            continue
+        value = _plain(value, name)
+        if wanted == float | None and type(value) is int:
+            value = _finite(value, name)
+        elif wanted in (int, int | None) and type(value) is float and value.is_integer():
+            value = int(value)  # JSON does not tell 1.0 from 1
+        object.__setattr__(record, name, value)
+        if isinstance(value, bool) or not isinstance(value, wanted):
+            expected = getattr(wanted, "__name__", None) or str(wanted)
+            raise ValueError(f"{name}: got {value!r}; expected {expected}; give the record that")
+    problem = _problem(record)
+    if problem:
+        raise ValueError(problem)
 
 
 @cache
@@ -170,64 +182,47 @@ def _problem(record: Record) -> str | None:
         offset = datetime.fromisoformat(record.time).utcoffset()
     except ValueError:
         offset = None
-    rules: tuple[tuple[bool, str], ...] = (
-        (record.schema != SCHEMA, f"schema: got {record.schema}; expected {SCHEMA}; leave the default"),
-        (record.kind not in ("value", "cell"), f'kind: got {record.kind!r}; expected "value" or "cell"; choose one'),
-        (
-            offset is None or bool(offset),
-            f"time: got {record.time!r}; expected ISO 8601 in UTC; use datetime.now(UTC).isoformat()",
-        ),
-        (
-            len(ends) == 1 or ends != sorted(ends),
-            f"low, high: got {record.low}, {record.high}; expected both or neither, ascending; check the interval",
-        ),
-        (
-            min(record.n, record.n_excluded) < 0,
-            f"n, n_excluded: got {record.n}, {record.n_excluded}; expected counts; give 0 or more",
-        ),
-    )
-    rules += _value_rules(record, ends) if record.kind == "value" else _cell_rules(record, ends)
-    return next((message for is_broken, message in rules if is_broken), None)
+    if record.schema != SCHEMA:
+        return f"schema: got {record.schema}; expected {SCHEMA}; leave the default"
+    if record.kind not in ("value", "cell"):
+        return f'kind: got {record.kind!r}; expected "value" or "cell"; choose one'
+    if offset is None or offset:
+        return f"time: got {record.time!r}; expected ISO 8601 in UTC; use datetime.now(UTC).isoformat()"
+    if len(ends) == 1 or ends != sorted(ends):
+        return f"low, high: got {record.low}, {record.high}; expected both or neither, ascending; check the interval"
+    if record.n < 0 or record.n_excluded < 0:
+        return f"n, n_excluded: got {record.n}, {record.n_excluded}; expected counts; give 0 or more"
+    return _problem_of_value(record, ends) if record.kind == "value" else _problem_of_cell(record, ends)
 
 
-def _value_rules(record: Record, ends: list[float]) -> tuple[tuple[bool, str], ...]:
-    """What must not be true of a row of kind "value", each with what to say where it is."""
+def _problem_of_value(record: Record, ends: list[float]) -> str | None:
+    """What contradicts itself in a row of kind "value"."""
     metric = record.metric
-    return (
-        (record.text is not None, f"text: got {record.text!r} in a value row; expected None; put words into reason"),
-        (metric == STATUS, f'metric: got "{STATUS}" in a value row; expected a metric; that name closes a cell'),
-        (
-            record.value is None and not record.reason,
-            f"reason: got none for a null {metric}; expected why it is null; give one",
-        ),
-        (
-            record.value is None and bool(ends),
-            f"low, high: got an interval of a null {metric}; expected None; drop it",
-        ),
-        (
-            not record.unit or not record.interval,
-            f'unit, interval: got an empty one for {metric}; expected words; "1" and "exact" exist',
-        ),
-    )
+    if record.text is not None:
+        return f"text: got {record.text!r} in a value row; expected None; put words into reason"
+    if metric == STATUS:
+        return f'metric: got "{STATUS}" in a value row; expected a metric; that name closes a cell'
+    if record.value is None and not record.reason:
+        return f"reason: got none for a null {metric}; expected why it is null; give one"
+    if record.value is None and ends:
+        return f"low, high: got an interval of a null {metric}; expected None; drop it"
+    if not record.unit or not record.interval:
+        return f'unit, interval: got an empty one for {metric}; expected words; "1" and "exact" exist'
+    return None
 
 
-def _cell_rules(record: Record, ends: list[float]) -> tuple[tuple[bool, str], ...]:
-    """What must not be true of a row of kind "cell", each with what to say where it is."""
-    return (
-        (record.metric != STATUS, f'metric: got {record.metric!r} in a cell row; expected "{STATUS}"; set it'),
-        (
-            record.text not in (COMPLETE, FAILED, SKIPPED),
-            f'text: got {record.text!r} in a cell row; expected "{COMPLETE}", "{FAILED}" or "{SKIPPED}"; choose one',
-        ),
-        (
-            record.value is not None or bool(ends),
-            "value: got a number in a cell row; expected None; give it a value row of its own",
-        ),
-        (
-            record.text in (FAILED, SKIPPED) and len((record.reason or "").splitlines()) != 1,
-            f"reason: got {record.reason!r} for a {record.text} cell; expected why in one line; give that",
-        ),
-    )
+def _problem_of_cell(record: Record, ends: list[float]) -> str | None:
+    """What contradicts itself in a row of kind "cell"."""
+    if record.metric != STATUS:
+        return f'metric: got {record.metric!r} in a cell row; expected "{STATUS}"; set it'
+    if record.text not in (COMPLETE, FAILED, SKIPPED):
+        states = f'"{COMPLETE}", "{FAILED}" or "{SKIPPED}"'
+        return f"text: got {record.text!r} in a cell row; expected {states}; choose one"
+    if record.value is not None or ends:
+        return "value: got a number in a cell row; expected None; give it a value row of its own"
+    if record.text in (FAILED, SKIPPED) and len((record.reason or "").splitlines()) != 1:
+        return f"reason: got {record.reason!r} for a {record.text} cell; expected why in one line; give that"
+    return None
 
 
 def to_line(record: Record) -> str:
@@ -242,7 +237,7 @@ def from_line(line: bytes | str) -> Record:
         ValueError: The line is no record, or one of a schema that is not read.
     """
     try:
-        data = json.loads(line)
+        data = json.loads(line, parse_float=_read_float, parse_constant=_read_float)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"got no JSON ({error}); expected a record; {_REMAKE}") from None
     if not isinstance(data, dict) or not isinstance(data.get("schema"), int):
@@ -257,7 +252,18 @@ def from_line(line: bytes | str) -> Record:
     if (names := _types().keys()) != data.keys():
         missing, unknown = sorted(names - data.keys()), sorted(data.keys() - names)
         raise ValueError(f"got no {missing} and too many {unknown}; expected a record's fields; {_REMAKE}")
-    return Record(**data)
+    record: Record = object.__new__(Record)
+    record.__dict__.update(data)
+    _settle(record, is_plain=True)
+    return record
+
+
+def _read_float(text: str) -> float:
+    """A number of a line; what is not finite is no JSON, wherever it stands."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"got {text}, which is no finite number")
+    return number
 
 
 def latest(records: Iterable[Record]) -> dict[str, list[Record]]:
