@@ -16,14 +16,20 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
 JUDGES := .venv-judges
 JUDGES_CPU := .venv-judges-cpu
 
-.PHONY: leaderboard test lint bench readme judge-env judge-env-cpu test-vllm clean
+.PHONY: leaderboard test tests lint bench readme judge-env judge-env-cpu test-vllm clean
+
+# One more than there are cores, four at most: tests that start programs of their own wait for them.
+WORKERS := $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 4 ? n + 1 : 4)))
 
 leaderboard: $(VENV)/run
 	$(BIN)/eludebench run quick --out $(RUN)
 	$(BIN)/eludebench report $(RUN)
 
-test: $(VENV)/dev lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile \
+test: $(VENV)/dev
+	@$(MAKE) --no-print-directory -j 2 lint tests
+
+tests: $(VENV)/dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --durations=15 \
 		--jaxtyping-packages=bench,judges,methods,metrics,beartype.beartype
 
 lint: $(VENV)/dev

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from bench import UsageError
 from bench.cache import storage_error
@@ -37,6 +37,7 @@ TAKEN_OVER = {
 """Metrics of which a run has one value for all init seeds where it compares them, or one for each kind of panel."""
 
 
+@runtime_checkable
 class Renderer(Protocol):
     """Makes a table of one run: `bench.folder.renderer`."""
 

@@ -113,12 +113,7 @@ class Record:
 
 
 def _settle(record: Record, *, is_plain: bool) -> None:
-    """Bring every field to its type, and refuse what is no record.
-
-    Args:
-        record: What was given.
-        is_plain: Mappings hold plain JSON values already: they were read as such.
-    """
+    """Bring every field to its type, and refuse what is no record; mappings may hold plain JSON values already."""
     for name, (wanted, exact) in _types().items():
         value = getattr(record, name)
         if type(value) in exact and (type(value) is not float or math.isfinite(value)):
@@ -216,8 +211,7 @@ def _problem_of_cell(record: Record, ends: list[float]) -> str | None:
     if record.metric != STATUS:
         return f'metric: got {record.metric!r} in a cell row; expected "{STATUS}"; set it'
     if record.text not in (COMPLETE, FAILED, SKIPPED):
-        states = f'"{COMPLETE}", "{FAILED}" or "{SKIPPED}"'
-        return f"text: got {record.text!r} in a cell row; expected {states}; choose one"
+        return f'text: got {record.text!r} in a cell row; expected "{COMPLETE}", "{FAILED}" or "{SKIPPED}"; choose one'
     if record.value is not None or ends:
         return "value: got a number in a cell row; expected None; give it a value row of its own"
     if record.text in (FAILED, SKIPPED) and len((record.reason or "").splitlines()) != 1:
@@ -236,8 +230,16 @@ def from_line(line: bytes | str) -> Record:
     Raises:
         ValueError: The line is no record, or one of a schema that is not read.
     """
+    not_finite: list[float] = []
+
+    def number(text: str) -> float:
+        found = float(text)
+        if not math.isfinite(found):
+            not_finite.append(found)
+        return found
+
     try:
-        data = json.loads(line, parse_float=_read_float, parse_constant=_read_float)
+        data = json.loads(line, parse_float=number, parse_constant=number)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"got no JSON ({error}); expected a record; {_REMAKE}") from None
     if not isinstance(data, dict) or not isinstance(data.get("schema"), int):
@@ -254,16 +256,8 @@ def from_line(line: bytes | str) -> Record:
         raise ValueError(f"got no {missing} and too many {unknown}; expected a record's fields; {_REMAKE}")
     record: Record = object.__new__(Record)
     record.__dict__.update(data)
-    _settle(record, is_plain=True)
+    _settle(record, is_plain=not not_finite)
     return record
-
-
-def _read_float(text: str) -> float:
-    """A number of a line; what is not finite is no JSON, wherever it stands."""
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"got {text}, which is no finite number")
-    return number
 
 
 def latest(records: Iterable[Record]) -> dict[str, list[Record]]:
