@@ -18,7 +18,8 @@ JUDGES_CPU := .venv-judges-cpu
 
 .PHONY: leaderboard test tests lint bench readme judge-env judge-env-cpu test-vllm clean
 
-# One more than there are cores, four at most: tests that start programs of their own wait for them.
+# One more than there are cores, four at most: tests that start programs of their own wait for them. Files are taken in
+# their order: by default those with few tests come last, and these are the long ones.
 WORKERS := $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 4 ? n + 1 : 4)))
 
 leaderboard: $(VENV)/run
@@ -29,7 +30,7 @@ test: $(VENV)/dev
 	@$(MAKE) --no-print-directory -j 2 lint tests
 
 tests: $(VENV)/dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --durations=15 \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=15 \
 		--jaxtyping-packages=bench,judges,methods,metrics,beartype.beartype
 
 lint: $(VENV)/dev
