@@ -18,10 +18,6 @@ JUDGES_CPU := .venv-judges-cpu
 
 .PHONY: leaderboard test tests lint bench readme judge-env judge-env-cpu test-vllm clean
 
-# One more than there are cores, four at most: tests that start programs of their own wait for them. Files are taken in
-# their order: by default those with few tests come last, and these are the long ones.
-WORKERS := $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 4 ? n + 1 : 4)))
-
 leaderboard: $(VENV)/run
 	$(BIN)/eludebench run quick --out $(RUN)
 	$(BIN)/eludebench report $(RUN)
@@ -29,8 +25,9 @@ leaderboard: $(VENV)/run
 test: $(VENV)/dev
 	@$(MAKE) --no-print-directory -j 2 lint tests
 
+# Files are taken in their order: by default those with few tests come last, and these are the long ones.
 tests: $(VENV)/dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=15 \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations=15 \
 		--jaxtyping-packages=bench,judges,methods,metrics,beartype.beartype
 
 lint: $(VENV)/dev
