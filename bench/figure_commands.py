@@ -2,16 +2,13 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from bench import UsageError
 from bench.record_commands import tell_unfinished
 from bench.terminal import tell
-
-if TYPE_CHECKING:
-    from results.charts import Chart
 
 ALL = "all"
 
@@ -94,22 +91,6 @@ def rendered_figure(folder: Path | None, name: str, format: str, **options: Any)
         return drawn(name, **material, format=format, **options)
     except (LookupError, ValueError) as error:
         raise UsageError(str(error.args[0])) from error
-
-
-def described_figure(folder: Path, name: str) -> str:
-    """A figure of a run in words, with its numbers, for those who do not see it.
-
-    Raises:
-        UsageError: As `rendered_figure`.
-    """
-    from results.charts import described
-    from results.figures import chart
-
-    try:
-        made: Chart = chart(name, **material_of(folder))
-    except (LookupError, ValueError) as error:
-        raise UsageError(str(error.args[0])) from error
-    return described(made)
 
 
 def material_of(folder: Path) -> Mapping[str, Any]:

@@ -7,18 +7,18 @@ bytes. matplotlib is imported when something is drawn, not before.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Final
+from typing import Any, Final
 
 from results.charted import ablations, efficiency, pareto, stability
 from results.charted_options import robustness, sweeps
 from results.charted_panels import forest, judges, wins
-from results.charts import Chart, described
+from results.charts import Chart
 from results.layout import Layout
 from results.material import PUBLISHED, Material, NothingToDrawError
 from results.panels import Finding
 from results.records import Record
 
-__all__ = ["FIGURES", "FORMATS", "WIDTHS", "FigureSpec", "NothingToDrawError", "chart", "drawn", "in_words"]
+__all__ = ["FIGURES", "FORMATS", "WIDTHS", "FigureSpec", "NothingToDrawError", "chart", "drawn"]
 
 FORMATS: Final = ("svg", "pdf", "png")
 WIDTHS: Final[Mapping[str, float]] = {"page": 6.9, "column": 3.3}
@@ -118,25 +118,19 @@ def drawn(
     records: Iterable[Record] = (),
     layout: Layout | None = None,
     *,
-    panels: Sequence[Finding] = (),
-    beside: str = "",
-    x: str = "",
-    y: str = "",
     format: str = "svg",
     width: str = "page",
+    **options: Any,
 ) -> bytes:
     """The figure of that name as a file.
 
     Args:
-        name: As for `chart`, and so are all up to `y`.
+        name: As for `chart`, and so are the next two.
         records: See there.
         layout: See there.
-        panels: See there.
-        beside: See there.
-        x: See there.
-        y: See there.
         format: "svg" with text as text, "pdf" with its fonts inside, or "png" with 200 dots an inch.
         width: One of `WIDTHS`.
+        options: As `chart` takes them.
 
     Raises:
         LookupError, ValueError: As `chart`; or there is no such format or width.
@@ -144,15 +138,10 @@ def drawn(
     for option, got, known in (("format", format, FORMATS), ("width", width, tuple(WIDTHS))):
         if got not in known:
             raise ValueError(f"--{option}: got {got!r}; expected {_one_of(got, known)}")
-    made = chart(name, records, layout, panels=panels, beside=beside, x=x, y=y)
+    made = chart(name, records, layout, **options)
     from results.plots import to_bytes
 
     return to_bytes(made, format, WIDTHS[width])
-
-
-def in_words(made: Chart) -> str:
-    """The description of a figure for those who do not see it, with its numbers."""
-    return described(made)
 
 
 def _one_of(got: str, known: Iterable[str]) -> str:

@@ -148,7 +148,7 @@ def test_a_method_gives_the_same_elsewhere(name: str) -> None:
     method = Registry().find("methods", name).load()
     case = case_of(method(epochs=1) if "epochs" in {one.name for one in dataclasses.fields(method)} else method())
     with Elsewhere():
-        same_elsewhere(case, torch.zeros((), device="cuda"))
+        same_elsewhere(case, torch.zeros((), device="cuda"))  # raises what differs
 
 
 @pytest.fixture(name="cells", scope="module")

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 from bench import UsageError
 from bench.cli import app
-from bench.figure_commands import described_figure, figures_of, material_of, rendered_figure
+from bench.figure_commands import figures_of, material_of, rendered_figure
 from bench.findings_of_panels import finding_of
 from judges.report import Report, as_json, report
 from results.charts import Axis, Chart, Mark, Matrix, Number, Plane, Rows, described, front_of
@@ -138,7 +138,7 @@ def test_a_figure_says_in_words_what_it_shows() -> None:
     root = ET.fromstring(rendered_figure(folder, "pareto", "svg"))
     title, desc = (root.findtext(f"{{http://www.w3.org/2000/svg}}{name}") or "" for name in ("title", "desc"))
     assert title == "Faithfulness and interpretability"
-    assert desc == described_figure(folder, "pareto")
+    assert desc == described(chart("pareto", **material_of(folder)))
     assert "Front: elude." in desc
     assert "Missing: pure, dnrwcv at shapes, photos: virtual units" in desc
 

@@ -45,8 +45,8 @@ def test_the_schema_is_one() -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*/records.jsonl")), ids=lambda path: path.parent.name)
 def test_committed_records_follow_it(path: Path) -> None:
     rows = lines_of(path)
-    for row in rows:
-        CHECK.validate(row)
+    assert rows
+    assert [list(CHECK.iter_errors(row)) for row in rows] == [[]] * len(rows)
 
 
 anything = (
