@@ -5,22 +5,20 @@ every site, so that all are shown alike. Units come in one order for all methods
 methods split, so that what they make of one unit stands side by side. A unit is shown whole or not at all.
 """
 
-import base64
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from random import Random
-from typing import Any
 
 from bench import UsageError
 from bench.cache import NotCachedError, digest
 from bench.folder import read_plan
 from bench.looked import Looked, LookedRun, LookedSite
-from bench.pictured import bare, captions_of, encoded, images_of
-from bench.presented import heard_in
+from bench.pictured import Encoder, bare, captions_of, images_of
+from bench.presented import Heard, heard_in
 from results.explored import Atom, Explored, Judged, Pictures, Unit
+from results.report import Views, size_of, size_of_picture
 
 SIDE = 96
 """Pixels of a side of an embedded image, at most."""
@@ -28,6 +26,8 @@ SHARE_OF_PAIRS = 0.2
 """Of the budget that judged pairs may take."""
 MOST_UNITS, MOST_PAIRS = 200, 100
 """Units of one method, and pairs of one panel at one site, that are shown at most: nobody looks at more."""
+BYTES_OF_WORDS = 300
+"""What is said of one method's units, at most."""
 Report = Callable[[str, int, int], None]
 
 
@@ -37,31 +37,48 @@ class Album:
 
     Attributes:
         site: The site.
+        bare: Its pictures, without any.
+        is_open: Whether images are shown at all.
         files: By index into the evaluation split.
         waiting: Encoded to see what they take, and not shown so far.
+        encoder: Makes the files.
     """
 
     site: LookedSite
+    bare: Pictures
+    is_open: bool
     files: dict[int, bytes] = field(default_factory=dict)
     waiting: dict[int, bytes] = field(default_factory=dict)
+    encoder: Encoder = field(default_factory=Encoder)
+
+    @classmethod
+    def of(cls, site: LookedSite, with_images: bool | None) -> "Album":
+        """The album of a site, whose images are shown if that is said, or if they ship with the program."""
+        pictures = bare(site)
+        return cls(site, pictures, pictures.is_embedded if with_images is None else with_images)
 
     def bytes_for(self, rows: Iterable[int]) -> int:
         """What it takes to show these, beyond those that are shown."""
-        new = sorted(set(rows) - self.files.keys())
+        new = self.unseen(rows)
         unknown = [row for row in new if row not in self.waiting]
         for row, image in zip(unknown, images_of(self.site, unknown, SIDE), strict=True):
-            self.waiting[row] = encoded(image)
-        return sum(len(base64.b64encode(self.waiting[row])) + 24 for row in new)
+            self.waiting[row] = self.encoder(image)
+        captions = captions_of(self.site, new)
+        return sum(size_of_picture(row, self.waiting[row], captions.get(row, "")) for row in new)
 
     def show(self, rows: Iterable[int]) -> None:
         """Show these, whose bytes were asked for."""
-        for row in sorted(set(rows) - self.files.keys()):
+        for row in self.unseen(rows):
             self.files[row] = self.waiting.pop(row)
+
+    def unseen(self, rows: Iterable[int]) -> list[int]:
+        """Those that are to be shown and are not so far."""
+        return sorted({row for row in rows if row not in self.files}) if self.is_open else []
 
     def pictures(self) -> Pictures:
         """All that are shown."""
         rows = sorted(self.files)
-        return replace(bare(self.site), files={i: self.files[i] for i in rows}, captions=captions_of(self.site, rows))
+        return replace(self.bare, files={i: self.files[i] for i in rows}, captions=captions_of(self.site, rows))
 
 
 @dataclass
@@ -74,9 +91,8 @@ class Budget:
 
     left: int
 
-    def take(self, album: Album, rows: Sequence[int], said: Any) -> bool:
-        """Show these images and this text, if both fit."""
-        n_bytes = len(json.dumps(said, default=vars))
+    def take(self, album: Album, rows: Sequence[int], n_bytes: int) -> bool:
+        """Show these images beside a text of so many bytes, if both fit."""
         if n_bytes <= self.left:
             n_bytes += album.bytes_for(rows)
         if n_bytes > self.left:
@@ -86,51 +102,99 @@ class Budget:
         return True
 
 
-def explored(
-    folder: Path,
-    *,
-    plugins: Sequence[Path] = (),
-    cache: Path | None = None,
-    max_bytes: int,
-    report: Report = lambda what, done, total: None,
-    suite: str = "",
-) -> tuple[list[Pictures], list[Explored], list[Judged], list[str]]:
-    """What there is to look at in a run: images, units by site and method, judged pairs, and what is left out and why.
+@dataclass(frozen=True)
+class Looking:
+    """What there is to look at in a run, opened and not chosen from.
 
-    Args:
-        folder: Of the run.
-        plugins: Its plugin files.
-        cache: Its cache, if not the default one; nothing is written to it.
-        max_bytes: What images in base64 and all text may take together.
-        report: Told how far it is.
-        suite: Its suite's file, where that is not shipped.
-
-    Raises:
-        UsageError: The folder holds no run.
+    Attributes:
+        cells: Ids of the cells that were planned.
+        sites: What the cache holds of each site.
+        heard: What each panel judged.
+        left_out: What is not there, and why.
     """
-    plan = read_plan(folder)
-    try:
-        run = LookedRun.at(folder, plugins, cache, suite, report)
-        sites, left_out = run.sites()
-    except UsageError:
-        return [], [], [], ["units and images: the run's suite, plugins, data or weights are not found on this machine"]
-    except NotCachedError:
-        return [], [], [], ["units and images: the cache of the run is not on this machine"]
-    left_out += [line for one in sites for line in one.left_out]
-    random = Random(digest({"cells": sorted(cell["id"] for cell in plan["cells"])}))
-    albums, budget = {one.spec.label: Album(one) for one in sites}, Budget(max_bytes)
-    report("judged pairs", 0, 0)
-    pairs, said = pairs_within(folder, albums, budget, round(SHARE_OF_PAIRS * max_bytes), random)
-    left_out += said
-    shown = units_within(sites, albums, budget, random, report)
-    found = [
-        told(one, looked, units, max_bytes)
-        for one in sites
-        for label, looked in one.cells.items()
-        for units in [shown[one.spec.label, label]]
-    ]
-    left_out += [f"{one.site}/{one.label}: {one.left_out}" for one in found if one.left_out]
-    return [albums[one.spec.label].pictures() for one in sites], found, pairs, left_out
+
+    cells: Sequence[str]
+    sites: Sequence[LookedSite]
+    heard: Sequence[Heard]
+    left_out: Sequence[str]
+
+    @classmethod
+    def at(
+        cls,
+        folder: Path,
+        *,
+        plugins: Sequence[Path] = (),
+        cache: Path | None = None,
+        report: Report = lambda what, done, total: None,
+        suite: str = "",
+    ) -> "Looking":
+        """What there is in a run's folder and its cache.
+
+        Args:
+            folder: Of the run.
+            plugins: Its plugin files.
+            cache: Its cache, if not the default one; nothing is written to it.
+            report: Told how far it is.
+            suite: Its suite's file, where that is not shipped.
+
+        Raises:
+            UsageError: The folder holds no run.
+        """
+        cells = sorted(cell["id"] for cell in read_plan(folder)["cells"])
+        try:
+            sites, lost = LookedRun.at(folder, plugins, cache, suite, report).sites()
+        except UsageError:
+            return cls(
+                cells, (), (), ["units and images: the run's suite, plugins, data or weights are not found here"]
+            )
+        except NotCachedError:
+            return cls(cells, (), (), ["units and images: the cache of the run is not on this machine"])
+        heard, unread = heard_in(folder)
+        there = {one.spec.label for one in sites}
+        away = [one.context for one in heard if one.context.site not in there]
+        lost += [line for one in sites for line in one.left_out] + unread
+        lost += [f"pairs judged by {one.panel} at {one.site}: its images are not there" for one in away]
+        return cls(cells, sites, [one for one in heard if one.context.site in there], lost)
+
+    def within(
+        self, max_bytes: int, with_images: bool | None = None, report: Report = lambda what, done, total: None
+    ) -> tuple[Views, list[str]]:
+        """Images, units by site and method and judged pairs within a number of bytes, and what is left out and why.
+
+        Args:
+            max_bytes: What all of it may take on the page.
+            with_images: Whether to show images; those that ship with the program alone, if None.
+            report: Told how far it is.
+        """
+        random = Random(digest({"cells": self.cells}))
+        albums = {one.spec.label: Album.of(one, with_images) for one in self.sites}
+        headed = [told(one, looked, {}, max_bytes) for one in self.sites for looked in one.cells.values()]
+        heads = len(Views([one.bare for one in albums.values()], headed).json()) + BYTES_OF_WORDS * len(headed)
+        left_out = [*self.left_out, *hidden(albums.values(), with_images)]
+        if heads > max_bytes:
+            said = f"units and judged pairs: {max_bytes / 1e6:.2f} MB are left for them; a larger --max-mb shows some"
+            return Views(), [*left_out, said]
+        budget = Budget(max_bytes - heads)
+        report("judged pairs", 0, 0)
+        pairs, lost = pairs_within(self.heard, albums, budget, round(SHARE_OF_PAIRS * max_bytes), random)
+        shown = units_within(self.sites, albums, budget, random, report)
+        found = [
+            told(one, looked, shown[one.spec.label, label], max_bytes)
+            for one in self.sites
+            for label, looked in one.cells.items()
+        ]
+        n, n_all = sum(len(one.units) for one in found), sum(one.n_units for one in found)
+        lost += [f"{n_all - n} of {n_all} units; each method says how those were chosen that are"] if n < n_all else []
+        return Views([one.pictures() for one in albums.values()], found, pairs), left_out + lost
+
+
+def hidden(albums: Iterable[Album], with_images: bool | None) -> list[str]:
+    """Whose images are not shown, in words."""
+    sites = [one.bare.site for one in albums if not one.is_open]
+    if not sites:
+        return []
+    why = "--without-images" if with_images is False else "their data do not ship with this program"
+    return [f"images of {', '.join(sites)}: {why}; --with-images shows them, if their licence lets you pass them on"]
 
 
 def told(one: LookedSite, looked: Looked, units: dict[int, Unit], max_bytes: int) -> Explored:
@@ -139,7 +203,7 @@ def told(one: LookedSite, looked: Looked, units: dict[int, Unit], max_bytes: int
     what, said = "units" if looked.splits or looked.is_whole else "atoms", ""
     if len(units) < n_units:
         first = "that most methods split" if what == "units" else "that nine images drive"
-        why = f"at most {MOST_UNITS}" if len(units) == MOST_UNITS else f"as many as fit into {max_bytes / 1e6:g} MB"
+        why = f"at most {MOST_UNITS}" if len(units) == MOST_UNITS else f"as many as fit into {max_bytes / 1e6:.2f} MB"
         said = f"{len(units)} of {n_units} {what} are shown, {why}, drawn at random, those first {first}"
     return Explored(
         site=one.spec.label,
@@ -172,7 +236,8 @@ def units_within(
                 if number >= len(order):
                     continue
                 unit = looked.unit(order[number], one.whole)
-                if budget.take(albums[one.spec.label], sorted(images_in(unit)), unit):
+                n_bytes = size_of(unit, [*looked.told, *(one.whole.told if one.whole else ())])
+                if budget.take(albums[one.spec.label], sorted(images_in(unit)), n_bytes):
                     shown[one.spec.label, label][order[number]] = unit
                 elif number:
                     return shown
@@ -205,47 +270,25 @@ def images_in(unit: Unit) -> Iterator[int]:
 
 
 def pairs_within(
-    folder: Path, albums: dict[str, Album], budget: Budget, most: int, random: Random
+    heard: Sequence[Heard], albums: dict[str, Album], budget: Budget, most: int, random: Random
 ) -> tuple[list[Judged], list[str]]:
     """Judged pairs in both orders that fit into so many bytes, as many of each panel and site; what is left out."""
-    heard, left_out = heard_in(folder)
-    left_out += [
-        f"pairs judged by {one.context.panel} at {one.context.site}: its images are not there"
-        for one in heard
-        if one.context.site not in albums
-    ]
-    heard = [one for one in heard if one.context.site in albums]
     own = Budget(min(most, budget.left))
     before, found, n_shown = own.left, list[Judged](), dict.fromkeys(range(len(heard)), 0)
     queues = [random.sample(one.comparisons, len(one.comparisons)) for one in heard]
     for number, index in product(range(MOST_PAIRS), n_shown):
         if number < len(queues[index]):
-            both = Both(tuple(heard[index].judged(each) for each in queues[index][number]))
-            if own.take(albums[heard[index].context.site], both.images, both):
+            orders = [heard[index].judged(each) for each in queues[index][number]]
+            images = sorted({image for one in orders for side in (one.first, one.second) for image in side.images})
+            if own.take(albums[heard[index].context.site], images, sum(map(size_of, orders))):
                 n_shown[index] += 1
-                found += both.orders
+                found += orders
             elif number:
                 break
     budget.left -= before - own.left
-    left_out += [
+    left_out = [
         f"pairs judged by {one.context.panel} at {one.context.site}: {n} of {len(queue)} are shown, drawn at random"
         for one, queue, n in zip(heard, queues, n_shown.values(), strict=True)
         if n < len(queue)
     ]
     return found, left_out
-
-
-@dataclass(frozen=True)
-class Both:
-    """Both orders of one pair.
-
-    Attributes:
-        orders: Of them those that were answered.
-    """
-
-    orders: tuple[Judged, ...]
-
-    @property
-    def images(self) -> list[int]:
-        """Every image of both grids."""
-        return sorted({image for one in self.orders for side in (one.first, one.second) for image in side.images})

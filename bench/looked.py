@@ -1,7 +1,7 @@
 """What the cache still holds of a run to look at: of each finished cell its atoms, of each site its images.
 
-Nothing is computed but what takes no time: one image goes through the network for the shape of the map, and the
-weights of a part are rebuilt from the site's own. What the cache has lost is told and not made again.
+Nothing is computed but what takes no time: the weights of a part are rebuilt from the site's own. What the cache has
+lost is told and not made again.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -47,6 +47,7 @@ class Looked:
         shown: The exemplars of its atoms.
         scores: What metrics say of each atom, by name.
         weight: The site's kernel.
+        made: The atoms that were asked for so far, by index.
     """
 
     cell: Cell
@@ -54,6 +55,7 @@ class Looked:
     shown: Shown
     scores: Mapping[str, Scores]
     weight: Float[Tensor, "units d_in"]
+    made: dict[int, Atom] = field(default_factory=dict)
 
     @property
     def is_whole(self) -> bool:
@@ -103,32 +105,39 @@ class Looked:
         sizes = self.decomposition.tensors.get("cluster_sizes")
         return None if sizes is None or len(sizes) != self.decomposition.n_atoms else sizes.tolist()
 
-    def inputs_of(self, atom: int) -> tuple[tuple[tuple[int, float], ...], int | None]:
-        """The input dimensions of largest weight in a part, with that weight, and how many it has weight on."""
+    def inputs_of(self, atoms: Sequence[int]) -> list[tuple[tuple[tuple[int, float], ...], int | None]]:
+        """The input dimensions of largest weight in each part, with that weight, and how many it has weight on."""
         if self.parts is None:
-            return (), None
-        one, parts = slice(atom, atom + 1), self.parts
-        held = (parts.holds[one], parts.unit_of_atom[one], parts.divisors, parts.bias_shares[one])
-        row = part_weights(*held, self.weight, None)[0][0]
-        order = row.abs().argsort(descending=True, stable=True)[:N_INPUTS].tolist()
-        largest = tuple((i, float(f"{value:.6g}")) for i in order if (value := float(row[i])))
-        return largest, int((row != 0).sum())
+            return [((), None) for _ in atoms]
+        parts, chosen = self.parts, torch.tensor(atoms)
+        held = (parts.holds[chosen], parts.unit_of_atom[chosen], parts.divisors, parts.bias_shares[chosen])
+        rows = part_weights(*held, self.weight, None)[0]
+        order = rows.abs().argsort(dim=1, descending=True, stable=True)[:, :N_INPUTS]
+        largest = zip(order.tolist(), rows.gather(1, order).tolist(), strict=True)
+        inputs = [tuple((i, float(f"{one:.6g}")) for i, one in zip(*both, strict=True) if one) for both in largest]
+        return list(zip(inputs, (rows != 0).sum(dim=1).tolist(), strict=True))
 
     def atom(self, index: int) -> Atom:
         """One of its atoms."""
-        n = N_WHOLE if self.is_whole else N_PART
-        images, positions, codes = (values[index][:n] for values in self.rounded)
-        inputs, n_inputs = self.inputs_of(index)
-        return Atom(
-            index=index,
-            images=tuple(int(one) for one in images),
-            positions=tuple(int(one) for one in positions),
-            codes=tuple(float(f"{one:.6g}") for one in codes),
-            scores={name: values[index] for name, values in self.told.items()},
-            n_members=(self.n_members[index] or None) if self.n_members else None,
-            inputs=inputs,
-            n_inputs=n_inputs,
-        )
+        return self.atoms([index])[0]
+
+    def atoms(self, chosen: Sequence[int]) -> list[Atom]:
+        """Some of its atoms, in this order; each is made once."""
+        new = [index for index in chosen if index not in self.made]
+        for index, (inputs, n_inputs) in zip(new, self.inputs_of(new) if new else (), strict=True):
+            n = N_WHOLE if self.is_whole else N_PART
+            images, positions, codes = (values[index][:n] for values in self.rounded)
+            self.made[index] = Atom(
+                index=index,
+                images=tuple(int(one) for one in images),
+                positions=tuple(int(one) for one in positions),
+                codes=tuple(float(f"{one:.6g}") for one in codes),
+                scores={name: values[index] for name, values in self.told.items()},
+                n_members=(self.n_members[index] or None) if self.n_members else None,
+                inputs=inputs,
+                n_inputs=n_inputs,
+            )
+        return [self.made[index] for index in chosen]
 
     def unit(self, index: int, whole: "Looked | None") -> Unit:
         """One of its units with its parts; of a method that splits none, the atom of that index.
@@ -139,7 +148,7 @@ class Looked:
         """
         if self.is_whole:
             return Unit(index, self.atom(index), ())
-        parts = tuple(self.atom(atom) for atom in self.atoms_of_unit[index])
+        parts = tuple(self.atoms(self.atoms_of_unit[index]))
         if not self.splits:
             return Unit(None, None, parts)
         return Unit(index, None if whole is None else whole.atom(index), parts)
@@ -258,37 +267,3 @@ class LookedRun:
             return "the cache no longer holds its exemplars"
         weight = site.weight.cpu()
         return Looked(settled, decomposition, Shown.load(folder), scores_of(workshop, settled), weight)
-
-
-def shape_at(site: Site, pixels: Tensor) -> tuple[torch.Size, bool]:
-    """The shape of what the layer gives for one image, and whether channels come first in it."""
-    seen: list[torch.Size] = []
-    handle = site.module.register_forward_hook(lambda _module, _args, output: seen.append(output.shape))
-    try:
-        with torch.inference_mode():
-            site.backbone.module(site.backbone.transform(pixels))
-    finally:
-        handle.remove()
-    return seen[0], isinstance(site.module, torch.nn.Conv2d)
-
-
-def grid_of(shape: Sequence[int], is_channels_first: bool, prefix: Sequence[str]) -> tuple[tuple[int, int] | None, int]:
-    """Patches from top to bottom and from left to right, and tokens before them that are studied.
-
-    Args:
-        shape: Of what a layer gives for one image.
-        is_channels_first: Whether it is (1, units, height, width); else units come last.
-        prefix: Kinds of the tokens before the patches in a sequence.
-
-    Returns:
-        No grid where there is one position, or so many that they make no square: nobody knows where they are.
-    """
-    if len(shape) == 4:
-        height, width = (shape[2], shape[3]) if is_channels_first else (shape[1], shape[2])
-        return ((height, width) if height * width > 1 else None), 0
-    n_tokens = shape[1] if len(shape) == 3 else 1
-    n_patches = n_tokens - len(prefix)
-    side = round(max(n_patches, 0) ** 0.5)
-    if n_tokens == 1 or side < 1 or side * side != n_patches:
-        return None, 0
-    return (side, side), sum(kind != "register" for kind in prefix)

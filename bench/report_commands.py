@@ -2,7 +2,9 @@
 
 import shlex
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +14,7 @@ from bench import UsageError
 from bench.terminal import NO_PLUGINS, CacheDir, Json, Plugins, Quiet, resolved, show, tell
 
 if TYPE_CHECKING:
-    from results.report import Report, Views
+    from results.report import Report
 
 NAME = "report.html"
 MEGABYTE = 1_000_000
@@ -71,22 +73,28 @@ def made_report(
     Raises:
         FolderError: The folder holds no run.
     """
-    from bench.report_parts import looked_at
+    from bench.cache import default_cache
     from bench.reporting import gathered
-    from results.report import fitted, page
+    from results.report import page
 
-    bare = gathered(folder, command(folder, out, with_images, max_mb, suite, plugins))
-    place = max(0, int(max_mb * MEGABYTE) - len(page(bare).encode("utf-8")) - 10_000)  # what is said of it takes some
-    lines: list[str] = []
-    if place == 0:
-        lines = [f"units and judged pairs: tables and figures alone take the {max_mb:g} MB of --max-mb; give more"]
-        return replace(bare, left_out=lines)
+    line, report = command(folder, out, with_images, max_mb, suite, plugins), nothing if is_quiet else said
+    if not (cache or default_cache()).exists():
+        bare = gathered(folder, line)
+        why = ["units, images and judged pairs: the cache of the run is not on this machine"]
+        return bare if bare.leaderboard is None else replace(bare, left_out=why)
+    # tables and figures take as long as opening the cache, and a second process does them meanwhile
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        report("tables, figures, and what the cache holds", 0, 0)
+        waiting = pool.submit(gathered, folder, line)
+        from bench.explore import Looking
+
+        looking = Looking.at(folder, plugins=plugins, cache=cache, suite=suite, report=report)
+        bare = waiting.result()
     if bare.leaderboard is None:
         return bare
-    views, lines = looked_at(folder, plugins, cache, suite, place, nothing if is_quiet else said)
-    views, hidden = allowed(views, with_images)
-    views, dropped = fitted(views, place)
-    return replace(bare, views=views, left_out=[*lines, *hidden, *dropped])
+    place = max(0, int(max_mb * MEGABYTE) - len(page(bare).encode("utf-8")) - 10_000)  # what is said of it takes some
+    views, left_out = looking.within(place, with_images, report)
+    return replace(bare, views=views, left_out=left_out)
 
 
 def nothing(what: str, done: int, total: int) -> None:
@@ -110,17 +118,3 @@ def command(
     words += ["--suite", suite] if suite else []
     words += [word for path in plugins for word in ("--plugin", str(path))]
     return shlex.join(words)
-
-
-def allowed(views: "Views", with_images: bool | None) -> tuple["Views", list[str]]:
-    """The views with those images alone that may be shown, and what was said of the others."""
-    if with_images:
-        return views, []
-    may_be = with_images is None
-    hidden = [one.site for one in views.pictures if one.files and not (may_be and one.is_embedded)]
-    if not hidden:
-        return views, []
-    pictures = [replace(one, files={}) if one.site in hidden else one for one in views.pictures]
-    why = "--without-images" if with_images is False else "their data do not ship with this program"
-    line = f"images of {', '.join(hidden)}: {why}; --with-images shows them, if their licence lets you pass them on"
-    return replace(views, pictures=pictures), [line]

@@ -1,12 +1,12 @@
-"""What other parts of the project give to the report: tables as HTML, figures, and what can be explored."""
+"""What other parts of the project give to the report: tables as HTML, and figures."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from results.layout import Layout
 from results.records import Record
-from results.report import Drawing, Views
+from results.report import Drawing
 from results.tables import render
 
 
@@ -32,30 +32,3 @@ def drawings(folder: Path, records: Sequence[Record], layout: Layout) -> list[Dr
         svg = to_bytes(made, "svg", WIDTHS["page"])
         found.append(Drawing(name, spec.title, f"{spec.title}: {spec.shows}", svg, described(made)))
     return found
-
-
-def looked_at(
-    folder: Path,
-    plugins: Sequence[Path],
-    cache: Path | None,
-    suite: str,
-    max_bytes: int,
-    report: Callable[[str, int, int], None],
-) -> tuple[Views, list[str]]:
-    """Units and judged pairs, and what was left out of them; what a method left out is said where it is shown."""
-    from bench.cache import default_cache
-
-    if not (cache or default_cache()).exists():  # known before seconds are spent on reading the suite
-        return Views(), ["units, images and judged pairs: the cache of the run is not on this machine"]
-    from bench.explore import explored
-
-    pictures, methods, judged, left_out = explored(
-        folder, plugins=plugins, cache=cache, max_bytes=max_bytes, report=report, suite=suite
-    )
-    of_methods = {f"{one.site}/{one.label}: {one.left_out}" for one in methods if one.left_out}
-    n, n_all = sum(len(one.units) for one in methods), sum(one.n_units for one in methods)
-    lines = [line for line in left_out if line not in of_methods]
-    lines += (
-        [f"{n_all - n} of {n_all} units; each method says below how those were chosen that are"] if n < n_all else []
-    )
-    return Views(pictures, methods, judged), lines

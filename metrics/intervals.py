@@ -15,7 +15,6 @@ from typing import Final, Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int, UInt8
-from scipy.stats import binomtest
 from torch import Tensor
 
 from metrics.catalogue import Value
@@ -38,6 +37,8 @@ def proportion(n_hits: int, n: int, over: str, *, reason: str | None = None) -> 
     """
     if n == 0:
         return Value.null(f"no {over}")
+    from scipy.stats import binomtest  # here, since importing it takes a second and many need no proportion
+
     interval = binomtest(n_hits, n).proportion_ci(confidence_level=CONFIDENCE, method="wilson")
     low, high = 100 * float(interval.low), 100 * float(interval.high)
     return Value(100 * n_hits / n, low, high, f"wilson over {over}", n, reason=reason)

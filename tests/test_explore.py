@@ -1,9 +1,7 @@
 """What one can look at in a run: units, parts, exemplars and judged pairs, from its folder and its cache."""
 
-import base64
 import json
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +13,18 @@ from typer.testing import CliRunner
 from bench import UsageError, judge_commands
 from bench.cli import app
 from bench.exemplars import scores_of
-from bench.explore import SIDE, explored
+from bench.explore import SIDE, Looking
 from bench.folder import outcomes, read_plan
 from bench.galleries import CELL, PAIR_CELL
-from bench.looked import LookedRun, grid_of
-from bench.pictured import images_of
+from bench.looked import LookedRun
+from bench.pictured import grid_of, images_of
 from bench.presented import heard_in
 from bench.registry import Registry
 from bench.runner import run
 from bench.stages import StartWorkshop
 from bench.suites import load_suite
-from results.explored import Explored, Judged, Pictures
+from results.explored import Pictures
+from results.report import Views
 
 SUITE = """
 description = "plumbing test: what there is to look at"
@@ -106,11 +105,9 @@ class Bench:
         judging = StartWorkshop((self.plugin,), self.cache)
         judge_commands.judged(loaded, self.folder, str(panel), judging, [self.plugin], is_quiet=True)
 
-    def explored(
-        self, max_bytes: int = PLENTY, **changed: Any
-    ) -> tuple[list[Pictures], list[Explored], list[Judged], list[str]]:
-        given = {"cache": self.cache, "suite": str(self.suite), **changed}
-        return explored(self.folder, max_bytes=max_bytes, **given)
+    def explored(self, max_bytes: int = PLENTY, with_images: bool | None = None, **changed: Any) -> "Everything":
+        looking = Looking.at(self.folder, **{"cache": self.cache, "suite": str(self.suite), **changed})
+        return looking.within(max_bytes, with_images)
 
     def looked(self) -> LookedRun:
         return LookedRun.at(self.folder, (), self.cache, str(self.suite))
@@ -126,15 +123,16 @@ def a_judged_run(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 
 @pytest.fixture(name="everything", scope="module")
-def all_there_is(bench: Bench) -> tuple[list[Pictures], list[Explored], list[Judged], list[str]]:
+def all_there_is(bench: Bench) -> "Everything":
     return bench.explored()
 
 
-Everything = tuple[list[Pictures], list[Explored], list[Judged], list[str]]
+Everything = tuple[Views, list[str]]
 
 
 def test_every_unit_is_there_with_pictures_of_all_its_exemplars(everything: Everything) -> None:
-    (pictures,), found, pairs, left_out = everything
+    views, left_out = everything
+    (pictures,), found, pairs = views.pictures, views.explored, views.judged
     assert {one.label for one in found} == {"backbone", "random_partition", "topk_sae", "elude"}
     assert not left_out
     used = set()
@@ -155,7 +153,7 @@ def test_every_unit_is_there_with_pictures_of_all_its_exemplars(everything: Ever
 def test_of_a_method_that_splits_units_each_part_is_of_one_and_inputs_are_owned_once(
     bench: Bench, everything: Everything
 ) -> None:
-    ((site,), _), found = bench.looked().sites(), {one.label: one for one in everything[1]}
+    ((site,), _), found = bench.looked().sites(), {one.label: one for one in everything[0].explored}
     for label in ("elude", "random_partition"):
         looked, one = site.cells[label], found[label]
         assert sorted(part.index for unit in one.units for part in unit.parts) == list(range(one.n_atoms))
@@ -180,7 +178,7 @@ def test_of_a_method_that_splits_units_each_part_is_of_one_and_inputs_are_owned_
 
 def test_exemplars_are_those_of_the_codes_themselves(bench: Bench, everything: Everything) -> None:
     """Against the slow way: all codes at once, the largest of each image, images sorted by it."""
-    ((site,), _), (one,) = bench.looked().sites(), [one for one in everything[1] if one.label == "backbone"]
+    ((site,), _), (one,) = bench.looked().sites(), [one for one in everything[0].explored if one.label == "backbone"]
     outputs = site.site.read(site.dataset.test.images(slice(0, len(site.dataset.test)))).outputs
     largest, positions = outputs.max(dim=1)
     for unit in one.units:
@@ -196,7 +194,7 @@ def test_scores_of_atoms_average_to_the_record(bench: Bench, everything: Everyth
     records = {
         (record.label, record.metric): record.value for group in outcomes(bench.folder).values() for record in group
     }
-    for one in everything[1]:
+    for one in everything[0].explored:
         parts = [part for unit in one.units for part in unit.parts]
         atoms = parts or [unit.whole for unit in one.units if unit.whole]
         for name in ("ms_score", "ms_score_permuted", "density"):
@@ -205,41 +203,43 @@ def test_scores_of_atoms_average_to_the_record(bench: Bench, everything: Everyth
             assert sum(scored) / len(scored) == pytest.approx(records[one.label, name], rel=1e-4)
 
 
-def size_of(found: Everything) -> int:
-    """Bytes of images in base64 and of all text."""
-    pictures, units, pairs, _ = found
-    files = sum(len(base64.b64encode(file)) for one in pictures for file in one.files.values())
-    texts = [json.dumps(asdict(unit)) for one in units for unit in one.units]
-    texts += [json.dumps(asdict(pair)) for pair in pairs]
-    return files + sum(map(len, texts))
-
-
-@pytest.mark.parametrize("max_bytes", [60_000, 150_000])
+@pytest.mark.parametrize("max_bytes", [50_000, 90_000])
 def test_a_budget_is_kept_by_a_draw_that_is_the_same_again_and_fair(bench: Bench, max_bytes: int) -> None:
     found = bench.explored(max_bytes)
-    assert size_of(found) <= max_bytes
+    views, left_out = found
+    assert 0.8 * max_bytes < len(views.json()) <= max_bytes
     assert found == bench.explored(max_bytes)
-    counts = [len(one.units) for one in found[1]]
+    counts = [len(one.units) for one in views.explored]
     assert min(counts) >= 1
     assert all(abs(a - b) <= 1 for a in counts for b in counts if a < 16 and b < 16)
-    short = [one for one in found[1] if len(one.units) < one.n_units]
+    short = [one for one in views.explored if len(one.units) < one.n_units]
     assert short
     for one in short:
-        assert any(line.startswith(f"{one.site}/{one.label}: {len(one.units)} of {one.n_units}") for line in found[3])
-    by_label = {one.label: {unit.index for unit in one.units} for one in found[1]}
+        assert one.left_out.startswith(f"{len(one.units)} of {one.n_units}")
+    n, n_all = sum(counts), sum(one.n_units for one in views.explored)
+    assert any(line.startswith(f"{n_all - n} of {n_all} units;") for line in left_out)
+    by_label = {one.label: {unit.index for unit in one.units} for one in views.explored}
     assert len(by_label["elude"] & by_label["random_partition"]) >= min(map(len, by_label.values())) - 1
 
 
 def test_nothing_fits_into_nothing(bench: Bench) -> None:
-    pictures, found, pairs, left_out = bench.explored(10)
-    assert not any(one.files for one in pictures)
-    assert not any(one.units for one in found)
-    assert not pairs
-    assert len(left_out) == 5
+    assert bench.explored(10) == (
+        Views(),
+        ["units and judged pairs: 0.00 MB are left for them; a larger --max-mb shows some"],
+    )
+
+
+def test_images_that_are_not_shown_leave_their_place_to_others(bench: Bench) -> None:
+    with_them, _ = bench.explored(60_000)
+    without, left_out = bench.explored(60_000, with_images=False)
+    assert not any(one.files or one.captions for one in without.pictures)
+    assert any(line.startswith("images of shapes: --without-images;") for line in left_out)
+    units = [sum(len(one.units) for one in views.explored) for views in (with_them, without)]
+    assert units[0] < units[1]
 
 
 def test_a_reply_is_text_whatever_is_in_it(everything: Everything) -> None:
-    replies = [reply for pair in everything[2] for reply in pair.replies if reply.judge == "nasty"]
+    replies = [reply for pair in everything[0].judged for reply in pair.replies if reply.judge == "nasty"]
     assert replies
     for reply in replies:
         assert reply.choice == "B"
@@ -249,7 +249,7 @@ def test_a_reply_is_text_whatever_is_in_it(everything: Everything) -> None:
 
 
 def test_pairs_come_with_both_orders_and_the_consensus_of_their_replies(everything: Everything) -> None:
-    pairs = everything[2]
+    pairs = everything[0].judged
     for pair in pairs:
         said = [reply.choice for reply in pair.replies]
         assert pair.consensus == ("B" if said == ["B", "B"] else None)
@@ -270,10 +270,10 @@ def test_what_a_cache_lost_is_told(bench: Bench, tmp_path: Path) -> None:
         cache = tmp_path / stage
         shutil.copytree(bench.cache, cache, ignore=shutil.ignore_patterns(stage))
         before = sorted(cache.rglob("*"))
-        left_out = bench.explored(cache=cache)[3]
+        left_out = bench.explored(cache=cache)[1]
         assert any(words in line for line in left_out), left_out
         assert sorted(cache.rglob("*")) == before
-    assert bench.explored(suite="")[3] != []
+    assert bench.explored(suite="")[1] != []
 
 
 def test_places_are_where_tokens_are() -> None:
@@ -291,7 +291,7 @@ def test_places_are_where_tokens_are() -> None:
 
 
 def test_a_gallery_of_a_unit_holds_its_images(bench: Bench, everything: Everything, tmp_path: Path) -> None:
-    (one,) = [one for one in everything[1] if one.label == "elude"]
+    (one,) = [one for one in everything[0].explored if one.label == "elude"]
     unit = max(one.units, key=lambda unit: len(unit.parts))
     assert unit.whole is not None
     out = tmp_path / "unit.png"
@@ -316,7 +316,7 @@ def test_galleries_that_are_chosen_are_the_same_again(bench: Bench, tmp_path: Pa
 
 
 def test_a_judged_pair_is_found_by_its_id(bench: Bench, everything: Everything, tmp_path: Path) -> None:
-    pair = everything[2][0]
+    pair = everything[0].judged[0]
     out = tmp_path / "pair.png"
     done = bench.gallery("pair", pair.id, "--out", str(out))
     assert done.exit_code == 0, done.output

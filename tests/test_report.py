@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bench.cli import app
-from results.report import Views, fitted, page
+from results.report import Views, page, size_of, size_of_picture
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -106,28 +106,22 @@ def test_a_run_without_results_says_what_to_do() -> None:
     assert "Run the suite." in text
 
 
-@pytest.mark.parametrize("share", [1.0, 0.6, 0.3, 0.1, 0.02, 0.0])
-def test_views_fit_and_say_what_they_left_out(share: float) -> None:
-    views = made_report.views()
-    most = int(len(views.json()) * share)
-    smaller, said = fitted(views, most)
-    assert len(smaller.json()) <= max(most, len(Views().json()))
-    n_units, n_judged = (sum(len(one.units) for one in views.explored), len(views.judged))
-    left = (sum(len(one.units) for one in smaller.explored), len(smaller.judged))
-    if share == 1.0:
-        assert (smaller, said) == (views, [])
-    else:
-        words = " ".join(said)
-        assert (left[0] < n_units) == (f"{left[0]} of {n_units} units" in words)
-        assert (left[1] < n_judged) == (f"{left[1]} of {n_judged} judged pairs" in words)
-    shown = {
-        (one.site, image)
-        for one in smaller.explored
-        for unit in one.units
-        for atom in (*unit.parts, *([unit.whole] if unit.whole else []))
-        for image in atom.images
-    }
-    assert shown <= {(one.site, image) for one in smaller.pictures for image in one.files}
+def test_sizes_are_those_of_the_data() -> None:
+    """What units, pairs and images are said to take together is what they take, and no less."""
+    whole, empty = made_report.views(), Views()
+    named = [replace(one, units=()) for one in whole.explored]
+    bare = [replace(one, files={}, captions={}) for one in whole.pictures]
+    metrics = ["ms_score", "hoyer"]
+    sizes = [size_of(unit, metrics) for one in whole.explored for unit in one.units]
+    sizes += [size_of(pair) for pair in whole.judged]
+    sizes += [
+        size_of_picture(index, file, one.captions.get(index, ""))
+        for one in whole.pictures
+        for index, file in one.files.items()
+    ]
+    heads = len(Views(bare, named).json())
+    assert len(empty.json()) < heads < len(whole.json()) <= heads + sum(sizes)
+    assert heads + sum(sizes) < 1.02 * len(whole.json())
 
 
 def run(*words: str) -> tuple[int, str]:

@@ -1,4 +1,4 @@
-"""What the page's script reads: units, their exemplars and judged pairs as JSON, within a number of bytes.
+"""What the page's script reads: units, their exemplars and judged pairs as JSON, and what each of them takes.
 
 The names in the JSON are short, since there is one of each for thousands of atoms; `explorer.js` and `judged.js` are
 their only readers.
@@ -7,7 +7,7 @@ their only readers.
 import base64
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 from results.explored import Atom, Explored, Judged, Pictures, Shown, Unit
@@ -41,72 +41,20 @@ class Views:
         )
 
 
-def fitted(views: Views, max_bytes: int) -> tuple[Views, list[str]]:
-    """As much of the views as fits, and what was left out, in words.
-
-    Judged pairs go first, then units, both evenly spaced in their order; images that nothing shows any more go with
-    what showed them.
+def size_of(one: Unit | Judged, metrics: Sequence[str] = ()) -> int:
+    """Bytes that a unit or a judged pair takes in the JSON of `Views`, at most, images apart.
 
     Args:
-        views: All that there is.
-        max_bytes: Of the JSON.
+        one: The unit or the pair.
+        metrics: Of which atoms beside it have scores.
     """
-    if len(views.json()) <= max_bytes:
-        return views, []
-    n_judged, n_units = len(views.judged), sum(len(one.units) for one in views.explored)
-    for share in (0.5, 0.25, 0.125, 0.0625, 0.0):
-        smaller = _referenced(Views(views.pictures, views.explored, _evenly(views.judged, share)))
-        if len(smaller.json()) <= max_bytes:
-            return smaller, [_left(len(smaller.judged), n_judged, "judged pairs", max_bytes)]
-    said = [_left(0, n_judged, "judged pairs", max_bytes)] if n_judged else []
-    share = 1.0
-    while share > 1 / 512:
-        share /= 2
-        explored = [_thinned(one, share) for one in views.explored]
-        smaller = _referenced(Views(views.pictures, explored))
-        if len(smaller.json()) <= max_bytes:
-            n_left = sum(len(one.units) for one in explored)
-            return smaller, [*said, _left(n_left, n_units, "units", max_bytes)]
-    return Views(), [*said, _left(0, n_units, "units", max_bytes)]
+    value = _judged(one) if isinstance(one, Judged) else _unit(one, metrics)
+    return len(_ascii(value)) + 1
 
 
-def _left(n: int, n_all: int, what: str, max_bytes: int) -> str:
-    """How much of something is on the page, and how to have more."""
-    return f"{n} of {n_all} {what} fit into what --max-mb leaves ({max_bytes / 1e6:.1f} MB); a larger one shows more"
-
-
-def _evenly(all_of: Sequence[Any], share: float) -> list[Any]:
-    """That share of a sequence, evenly spaced; at least one unless the share is zero."""
-    n = min(len(all_of), max(1, int(len(all_of) * share))) if share else 0
-    return [all_of[index * len(all_of) // n] for index in range(n)]
-
-
-def _thinned(one: Explored, share: float) -> Explored:
-    """The same method with a share of its units."""
-    units: tuple[Unit, ...] = tuple(_evenly(one.units, share))
-    said = f"{len(units)} of the {len(one.units)} units that were looked at, evenly spaced, for the page's size"
-    left = "; ".join(filter(None, (one.left_out, said)))
-    return replace(one, units=units, left_out=left)
-
-
-def _referenced(views: Views) -> Views:
-    """The same views with those images alone that something shows."""
-    used: dict[str, set[int]] = {}
-    for one in views.explored:
-        for unit in one.units:
-            for atom in (*([unit.whole] if unit.whole else []), *unit.parts):
-                used.setdefault(one.site, set()).update(atom.images)
-    for pair in views.judged:
-        used.setdefault(pair.site, set()).update(pair.first.images, pair.second.images)
-    pictures = [
-        replace(
-            one,
-            files={index: file for index, file in one.files.items() if index in used.get(one.site, ())},
-            captions={index: text for index, text in one.captions.items() if index in used.get(one.site, ())},
-        )
-        for one in views.pictures
-    ]
-    return Views(pictures, views.explored, views.judged)
+def size_of_picture(index: int, file: bytes, caption: str) -> int:
+    """Bytes that an image takes there with its caption, at most."""
+    return len(_ascii({str(index): data_uri(file)})) + len(_ascii({str(index): caption}))
 
 
 def _ascii(value: Any) -> str:
