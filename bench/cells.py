@@ -181,7 +181,7 @@ class Suite:
     """A validated suite and its cells; `tables` are those that a run of it writes, the first is printed.
 
     `compares` says whether runs are compared that differ in the init seed alone; `panel` names the judges that a run of
-    it ends with, if any; `changes` are what a command line said of it.
+    it ends with, if any; `changes` are what a command line said of it; `text` is what it was read from.
     """
 
     name: str
@@ -196,3 +196,4 @@ class Suite:
     compares: bool = False
     panel: str = ""
     changes: Changes = field(default_factory=Changes)
+    text: str = ""

@@ -126,7 +126,6 @@ class Looking:
         plugins: Sequence[Path] = (),
         cache: Path | None = None,
         report: Report = lambda what, done, total: None,
-        suite: str = "",
     ) -> "Looking":
         """What there is in a run's folder and its cache.
 
@@ -135,18 +134,15 @@ class Looking:
             plugins: Its plugin files.
             cache: Its cache, if not the default one; nothing is written to it.
             report: Told how far it is.
-            suite: Its suite's file, where that is not shipped.
 
         Raises:
             UsageError: The folder holds no run.
         """
         cells = sorted(cell["id"] for cell in read_plan(folder)["cells"])
         try:
-            sites, lost = LookedRun.at(folder, plugins, cache, suite, report).sites()
-        except UsageError:
-            return cls(
-                cells, (), (), ["units and images: the run's suite, plugins, data or weights are not found here"]
-            )
+            sites, lost = LookedRun.at(folder, plugins, cache, report).sites()
+        except UsageError as error:  # its suite, plugins, data or weights are not all on this machine
+            return cls(cells, (), (), [f"units and images: {str(error.args[0]).splitlines()[0]}"])
         except NotCachedError:
             return cls(cells, (), (), ["units and images: the cache of the run is not on this machine"])
         heard, unread = heard_in(folder)

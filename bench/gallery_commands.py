@@ -33,7 +33,6 @@ def gallery(
     n: Annotated[int, typer.Option("--n", min=1, max=50, help="How many units `best` and `random` show.")] = 8,
     label: Annotated[str, typer.Option("--label", help="The method that `best` and `random` show.")] = "",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of what is drawn at random.")] = 0,
-    suite: Annotated[str, typer.Option("--suite", help="The suite's .toml file, where it is not shipped.")] = "",
     plugin: Plugins = NO_PLUGINS,
     cache: CacheDir = None,
     quiet: Quiet = False,
@@ -48,7 +47,7 @@ def gallery(
         from bench.galleries import file_of, stacked
         from bench.looked import LookedRun
 
-        run = LookedRun.at(run_dir, resolved(plugin), cache, suite)
+        run = LookedRun.at(run_dir, resolved(plugin), cache)
         if what == "pair":
             pages = [pair_page(run, pair, seed)]
         elif what in ("best", "random"):

@@ -13,17 +13,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bench import UsageError
 from bench.cache import NotCachedError, default_cache
 from bench.cells import Cell, SiteSpec, Suite
 from bench.datasets import Dataset
 from bench.exemplars import Shown, key_of, scores_of
-from bench.folder import changes_of, outcomes, read_plan
+from bench.folder import outcomes, read_plan
 from bench.opened import StartLooking
-from bench.registry import Registry, shipped_suites
+from bench.registry import Registry
 from bench.sites import Site
 from bench.stages import Workshop
-from bench.suites import load_suite
+from bench.suites import suite_of
 from methods.partition import SplitUnits
 from methods.parts import Parts, part_weights
 from methods.protocol import Decomposition
@@ -198,22 +197,16 @@ class LookedRun:
         folder: Path,
         plugins: Sequence[Path] = (),
         cache: Path | None = None,
-        suite: str = "",
         report: Callable[[str, int, int], None] = lambda what, done, total: None,
     ) -> "LookedRun":
         """The run in a folder.
 
         Raises:
-            UsageError: There is none, or it is of a suite that is found only by its file.
+            UsageError: There is none, or something that its suite names is not here.
         """
-        name = str(read_plan(folder)["suite"])
-        if not suite and name not in shipped_suites():
-            raise UsageError(f"--suite: got none for a run of {name!r}, which is not shipped; expected its file")
-        loaded = load_suite(suite or name, Registry(tuple(plugins)), changes_of(folder))
-        if loaded.name != name:
-            raise UsageError(f"--suite: got {loaded.name!r} for a run of {name!r}; expected that one; give its file")
+        suite = suite_of(read_plan(folder), Registry(tuple(plugins)))
         start = StartLooking(tuple(plugins), cache or default_cache())
-        return cls(folder, loaded, start.workshop(report, lambda text: None))
+        return cls(folder, suite, start.workshop(report, lambda text: None))
 
     def sites(self) -> tuple[list[LookedSite], list[str]]:
         """What there is of each site under the run's first seeds, and why there is nothing of others."""

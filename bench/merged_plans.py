@@ -72,6 +72,8 @@ def merged_plan(plans: Plans) -> dict[str, Any]:
     """One plan of what all of them ask for, in the order of the first; without how long each took."""
     every = list(plans.values())
     whole = {key: value for key, value in every[0].items() if key not in ("schema", "took")}
+    if any(plan.get("suite_text") != whole.get("suite_text") for plan in every):
+        whole.pop("suite_text", None)  # no text says what all of them planned
     for name in LISTS:
         whole[name] = list(dict.fromkeys(one for plan in every for one in plan[name]))
     whole["references"] = sorted({one for plan in every for one in plan["references"]})

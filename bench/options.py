@@ -34,11 +34,20 @@ class Problems:
             self.found.append(line)
 
 
-def toml_of(path: Path, problems: Problems) -> dict[str, Any]:
-    """What a TOML file holds; nothing, with the problem noted, where it cannot be read."""
+def text_of(path: Path, problems: Problems) -> str:
+    """The text of a TOML file; none, with the problem noted, where it cannot be read."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        problems.add(f"cannot be read ({error}); expected TOML; mend the file")
+        return ""
+
+
+def toml_of(text: str, problems: Problems) -> dict[str, Any]:
+    """What a TOML text holds; nothing, with the problem noted, where it is none."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
         problems.add(f"cannot be read ({error}); expected TOML; mend the file")
         return {}
 

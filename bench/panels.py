@@ -8,7 +8,7 @@ from typing import Any, get_args
 from bench import UsageError
 from bench.asked import found
 from bench.cells import Suite
-from bench.options import Problems, built, checked_keys, toml_of
+from bench.options import Problems, built, checked_keys, text_of, toml_of
 from bench.registry import Registry, panel_path
 from judges.protocol import Judge, JudgeKind, Settings
 from results.layout import PANELS, Seeds, TableSpec
@@ -49,7 +49,7 @@ def load_panel(name: str, registry: Registry) -> Panel:
     """
     path = panel_path(name)
     problems = Problems(f"panel {path.name}")
-    raw = toml_of(path, problems)
+    raw = toml_of(text_of(path, problems), problems)
     panel = None if problems.found else parse(path.stem, raw, registry, problems)
     if problems.found or panel is None:
         raise PanelError("\n".join(problems.found))

@@ -31,7 +31,6 @@ def report(
         ),
     ] = None,
     max_mb: Annotated[float, typer.Option("--max-mb", help="How large the page may be, in megabytes.")] = 20.0,
-    suite: Annotated[str, typer.Option("--suite", help="The suite's .toml file, where it is not shipped.")] = "",
     plugin: Plugins = NO_PLUGINS,
     cache: CacheDir = None,
     quiet: Quiet = False,
@@ -45,7 +44,7 @@ def report(
         raise UsageError(f"--max-mb: got {max_mb}; expected megabytes above 0, 20 say; change it")
     read_plan(run_dir, "DIR")
     where = out or run_dir / NAME
-    made = made_report(run_dir, out, with_images, max_mb, resolved(plugin), cache, suite, is_quiet=quiet or as_json)
+    made = made_report(run_dir, out, with_images, max_mb, resolved(plugin), cache, is_quiet=quiet or as_json)
     text = page(made)
     write_text(where, text)
     n_bytes = len(text.encode("utf-8"))
@@ -64,7 +63,6 @@ def made_report(
     max_mb: float,
     plugins: tuple[Path, ...],
     cache: Path | None,
-    suite: str,
     *,
     is_quiet: bool,
 ) -> "Report":
@@ -77,7 +75,7 @@ def made_report(
     from bench.reporting import gathered
     from results.report import page
 
-    line, report = command(folder, out, with_images, max_mb, suite, plugins), nothing if is_quiet else said
+    line, report = command(folder, out, with_images, max_mb, plugins), nothing if is_quiet else said
     if not (cache or default_cache()).exists():
         bare = gathered(folder, line)
         why = ["units, images and judged pairs: the cache of the run is not on this machine"]
@@ -88,7 +86,7 @@ def made_report(
         waiting = pool.submit(gathered, folder, line)
         from bench.explore import Looking
 
-        looking = Looking.at(folder, plugins=plugins, cache=cache, suite=suite, report=report)
+        looking = Looking.at(folder, plugins=plugins, cache=cache, report=report)
         bare = waiting.result()
     if bare.leaderboard is None:
         return bare
@@ -107,14 +105,11 @@ def said(what: str, done: int, total: int) -> None:
         tell(f"report: {what}")
 
 
-def command(
-    folder: Path, out: Path | None, with_images: bool | None, max_mb: float, suite: str, plugins: Sequence[Path]
-) -> str:
+def command(folder: Path, out: Path | None, with_images: bool | None, max_mb: float, plugins: Sequence[Path]) -> str:
     """The command line that makes the page again; where the cache is differs from machine to machine."""
     words = ["eludebench", "report", str(folder)]
     words += ["--out", str(out)] if out else []
     words += [] if with_images is None else ["--with-images" if with_images else "--without-images"]
     words += [] if max_mb == 20 else ["--max-mb", f"{max_mb:g}"]
-    words += ["--suite", suite] if suite else []
     words += [word for path in plugins for word in ("--plugin", str(path))]
     return shlex.join(words)

@@ -63,6 +63,7 @@ def plan_of(suite: Suite) -> dict[str, Any]:
     """What `run.json` holds of a suite."""
     return {
         "suite": suite.name,
+        "suite_text": suite.text,
         "description": suite.description,
         **({"changes": suite.changes.as_json()} if suite.changes.as_json() else {}),
         "sites": [

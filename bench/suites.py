@@ -14,9 +14,9 @@ from bench.asked import compares, found, parse_metrics, parse_tables
 from bench.cells import Cell, Component, SiteSpec, Suite
 from bench.changes import Changes
 from bench.components import parse_sites, with_options
-from bench.options import Problems, checked_keys, toml_of
+from bench.options import Problems, checked_keys, text_of, toml_of
 from bench.panels import load_panel
-from bench.registry import Registry, suite_path, unknown
+from bench.registry import Registry, shipped_suites, suite_path, unknown
 from bench.sweeps import combinations
 from methods.protocol import Explicit, Follower
 
@@ -46,12 +46,38 @@ def load_suite(name: str, registry: Registry, changes: Changes = UNCHANGED) -> S
     """
     path = suite_path(name)
     problems = Problems(f"suite {path.name}")
-    raw = toml_of(path, problems)
+    return from_text(path.stem, text_of(path, problems), registry, changes, problems)
+
+
+def suite_of(plan: Mapping[str, Any], registry: Registry) -> Suite:
+    """The suite that a run was made of, as its plan keeps it.
+
+    Raises:
+        SuiteError: Something that it names is not here, or the run is older than the keeping of suites.
+    """
+    name, changes = str(plan["suite"]), Changes.kept_in(plan)
+    if "suite_text" in plan:
+        return from_text(name, plan["suite_text"], registry, changes, Problems(f"suite {name} of the run"))
+    if name not in shipped_suites():
+        raise SuiteError(
+            f"suite: got a run of {name!r}, which is not shipped and not kept in its run.json; expected it there; "
+            "`eludebench run` with the same suite and folder puts it there and measures nothing again"
+        )
+    return load_suite(name, registry, changes)
+
+
+def from_text(name: str, text: str, registry: Registry, changes: Changes, problems: Problems) -> Suite:
+    """The suite in a text.
+
+    Raises:
+        SuiteError: Something in it is wrong, or a problem was noted before.
+    """
+    raw = {} if problems.found else toml_of(text, problems)
     changed = {} if problems.found else changes.applied(raw, registry, problems)
-    suite = None if problems.found else parse(path.stem, changed, registry, problems)
+    suite = None if problems.found else parse(name, changed, registry, problems)
     if problems.found or suite is None:
         raise SuiteError("\n".join(problems.found))
-    return replace(suite, changes=changes)
+    return replace(suite, changes=changes, text=text)
 
 
 def parse(name: str, raw: Mapping[str, Any], registry: Registry, problems: Problems) -> Suite | None:

@@ -14,7 +14,7 @@ from bench import UsageError, judge_commands
 from bench.cli import app
 from bench.exemplars import scores_of
 from bench.explore import SIDE, Looking
-from bench.folder import outcomes, read_plan
+from bench.folder import outcomes, read_plan, write_plan
 from bench.galleries import CELL, PAIR_CELL
 from bench.looked import LookedRun
 from bench.pictured import grid_of, images_of
@@ -22,7 +22,7 @@ from bench.presented import heard_in
 from bench.registry import Registry
 from bench.runner import run
 from bench.stages import StartWorkshop
-from bench.suites import load_suite
+from bench.suites import load_suite, suite_of
 from results.explored import Pictures
 from results.report import Views
 
@@ -106,14 +106,14 @@ class Bench:
         judge_commands.judged(loaded, self.folder, str(panel), judging, [self.plugin], is_quiet=True)
 
     def explored(self, max_bytes: int = PLENTY, with_images: bool | None = None, **changed: Any) -> "Everything":
-        looking = Looking.at(self.folder, **{"cache": self.cache, "suite": str(self.suite), **changed})
+        looking = Looking.at(self.folder, **{"cache": self.cache, **changed})
         return looking.within(max_bytes, with_images)
 
     def looked(self) -> LookedRun:
-        return LookedRun.at(self.folder, (), self.cache, str(self.suite))
+        return LookedRun.at(self.folder, (), self.cache)
 
     def gallery(self, *words: str) -> Any:
-        common = ("--run", str(self.folder), "--cache", str(self.cache), "--suite", str(self.suite))
+        common = ("--run", str(self.folder), "--cache", str(self.cache))
         return CliRunner().invoke(app, ["gallery", *words, *common])
 
 
@@ -273,7 +273,17 @@ def test_what_a_cache_lost_is_told(bench: Bench, tmp_path: Path) -> None:
         left_out = bench.explored(cache=cache)[1]
         assert any(words in line for line in left_out), left_out
         assert sorted(cache.rglob("*")) == before
-    assert bench.explored(suite="")[1] != []
+
+
+def test_a_run_keeps_its_suite(bench: Bench, tmp_path: Path) -> None:
+    """The file that it was read from may be gone; a run of a suite that nobody kept says what to do."""
+    plan = read_plan(bench.folder)
+    assert plan["suite_text"] == SUITE
+    assert suite_of(plan, Registry()).cells == load_suite(str(bench.suite), Registry()).cells
+    shutil.copytree(bench.folder, tmp_path / "run")
+    write_plan(tmp_path / "run", {key: value for key, value in plan.items() if key not in ("schema", "suite_text")})
+    (line,) = Looking.at(tmp_path / "run", cache=bench.cache).left_out
+    assert line.startswith("units and images: suite: got a run of 'looks', which is not shipped and not kept in its ")
 
 
 def test_places_are_where_tokens_are() -> None:

@@ -22,7 +22,7 @@ def test_report(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
     cache = Path(os.environ.get("REPORT_CACHE", tmp_path / "none"))
 
     def made() -> str:
-        return page(made_report(run, None, None, 20.0, (), cache, "", is_quiet=True))
+        return page(made_report(run, None, None, 20.0, (), cache, is_quiet=True))
 
     text = benchmark(made)
     benchmark.extra_info |= {"run": run.name, "bytes": len(text.encode()), "has_cache": cache.exists()}
