@@ -17,8 +17,8 @@ from safetensors import torch as safetensors
 from torch import Tensor
 from typing_extensions import TypeVar
 
-from bench.backbones import Report
 from bench.datasets import Split
+from bench.lanes import Report
 from bench.rows import Rows
 from bench.sites import Site
 from methods.parts import KnownParts

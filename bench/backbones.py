@@ -16,13 +16,11 @@ from torch import Tensor, nn
 
 from bench.datasets import Dataset
 from bench.geometry import Geometry
+from bench.lanes import Report
 from metrics.protocol import Truth
 
 Transform = Callable[[UInt8[Tensor, "images 3 h w"]], Float[Tensor, "images 3 h2 w2"]]
 """A network's own preprocessing of a batch of pixels, done on whatever device the pixels are."""
-
-Report = Callable[[str, int, int], None]
-"""Told what is being done, how many steps of it are done, and how many there are."""
 
 
 @dataclass(frozen=True)

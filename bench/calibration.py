@@ -17,12 +17,11 @@ from torch import Tensor
 
 from bench import UsageError, evaluation, sweeps
 from bench.activations import TensorSource
-from bench.backbones import Report
 from bench.cache import Cache, Looking, NotCachedError
 from bench.cells import Cell, SiteSpec
 from bench.evaluation import Question
 from bench.findings import Chunk, Findings, Hurried
-from bench.lanes import Came, Task, one_line
+from bench.lanes import Came, Report, Task, one_line
 from bench.place import Place
 from bench.rehearsal import RehearsalImages, RehearsalSource, RehearsalStream
 from bench.replay import Replay

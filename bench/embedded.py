@@ -17,9 +17,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench.backbones import Backbone, Report, prefix_of
+from bench.backbones import Backbone, prefix_of
 from bench.datasets import Dataset, labels_of
 from bench.geometry import ahead
+from bench.lanes import Report
 from bench.options import check_at_least
 
 

@@ -18,12 +18,12 @@ from jaxtyping import Int
 from torch import Tensor
 
 from bench import UsageError
-from bench.backbones import Backbone, Report
+from bench.backbones import Backbone
 from bench.batches import Batch, LaterBatch, SiteBatch
 from bench.cache import StorageError
 from bench.datasets import Split
 from bench.geometry import ahead
-from bench.lanes import Failure, one_line
+from bench.lanes import Failure, Report, one_line
 from bench.replay import Replay
 from bench.sites import Site
 from bench.spool import Spool

@@ -5,7 +5,7 @@ every site, so that all are shown alike. Units come in one order for all methods
 methods split, so that what they make of one unit stands side by side. A unit is shown whole or not at all.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -14,6 +14,7 @@ from random import Random
 from bench import UsageError
 from bench.cache import NotCachedError, digest
 from bench.folder import read_plan
+from bench.lanes import Report
 from bench.looked import Looked, LookedRun, LookedSite
 from bench.pictured import Encoder, bare, captions_of, images_of
 from bench.presented import Heard, heard_in
@@ -28,7 +29,6 @@ MOST_UNITS, MOST_PAIRS = 200, 100
 """Units of one method, and pairs of one panel at one site, that are shown at most: nobody looks at more."""
 BYTES_OF_WORDS = 300
 """What is said of one method's units, at most."""
-Report = Callable[[str, int, int], None]
 
 
 @dataclass

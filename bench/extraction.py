@@ -17,10 +17,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from bench.backbones import Backbone, Report
+from bench.backbones import Backbone
 from bench.cache import Cache, StorageError, digest
 from bench.datasets import Split
 from bench.geometry import ahead
+from bench.lanes import Report
 from bench.manifest import Facts
 from bench.passes import Taken, read_many, sampled_positions
 from bench.shards import FILLED, Shards, Wanted

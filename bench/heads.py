@@ -20,11 +20,12 @@ from safetensors import torch as safetensors
 from torch import Tensor, nn
 
 from bench import UsageError
-from bench.backbones import Backbone, Report, fingerprint_of
+from bench.backbones import Backbone, fingerprint_of
 from bench.cache import Cache
 from bench.datasets import Dataset, labels_of
 from bench.embedded import EmbeddedViT
 from bench.geometry import ahead
+from bench.lanes import Report
 from metrics.heads import fit_head
 from metrics.solvers import LBFGS, SGD
 

@@ -13,9 +13,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from bench.backbones import Report
 from bench.cache import StorageError
 
+Report = Callable[[str, int, int], None]
+"""Told what is being done, how many steps of it are done, and how many there are."""
 RETRIES = 1
 """How often a task is given again whose worker process died under it; one that raised is not."""
 

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from bench import UsageError, heads
 from bench import weights as files
-from bench.backbones import Backbone, Report
+from bench.backbones import Backbone
 from bench.datasets import Dataset
+from bench.lanes import Report
 from bench.options import check_at_least
 
 

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from bench import UsageError
 from bench import weights as files
-from bench.backbones import FACTORY_NEEDS, Backbone, BackboneFactory, Report, Standardised
+from bench.backbones import FACTORY_NEEDS, Backbone, BackboneFactory, Standardised
 from bench.datasets import Dataset
 from bench.geometry import Geometry
 from bench.heads import needs_head
+from bench.lanes import Report
 from bench.registry import imported
 
 

@@ -43,10 +43,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench import UsageError, concepts
-from bench.backbones import Backbone, Report
+from bench.backbones import Backbone
 from bench.datasets import Dataset, Split, labels_of
 from bench.embedded import one_thread
 from bench.known_parts import cut
+from bench.lanes import Report
 from bench.options import check_at_least
 
 SITE: Final = "site"

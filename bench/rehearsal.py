@@ -14,10 +14,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bench.activations import TensorSource, quietly
-from bench.backbones import Backbone, Report
+from bench.backbones import Backbone
 from bench.batches import SiteBatch
 from bench.datasets import Split
 from bench.evaluation import stream
+from bench.lanes import Report
 from bench.replay import Replay
 from bench.rows import Rows
 from bench.stopwatch import Stopwatch

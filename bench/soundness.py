@@ -17,10 +17,10 @@ import PIL
 import torch
 
 from bench import UsageError
-from bench.backbones import Report
 from bench.cache import Cache, NotCachedError, digest
 from bench.datasets import Dataset
 from bench.geometry import Pictures
+from bench.lanes import Report
 from bench.pictures import UnreadableError
 from bench.slices import name_of, some
 

@@ -13,11 +13,11 @@ import torch
 from safetensors import torch as safetensors
 
 from bench import UsageError, activations, devices, extraction, heads, measuring, soundness, stability, sweeps
-from bench.backbones import Backbone, Report
+from bench.backbones import Backbone
 from bench.cache import Cache
 from bench.cells import Cell, SiteSpec
 from bench.datasets import Dataset
-from bench.lanes import Came, Failure
+from bench.lanes import Came, Failure, Report
 from bench.manifest import read_manifest
 from bench.measuring import Skipped
 from bench.provenance import provenance

@@ -13,11 +13,10 @@ from typing import Any
 import pytest
 
 from bench import UsageError, evaluation
-from bench.backbones import Report
 from bench.clusters import begin, compare, connected, room_of
 from bench.estimate import makespan, shared_out
 from bench.executors import Cluster, library
-from bench.lanes import Came, Failure, Task
+from bench.lanes import Came, Failure, Report, Task
 from bench.manifest import read_manifest
 from bench.measuring import LEAST_UNITS, Found, Measurement, Skipped, share_of
 from bench.outcomes import Outcomes, evaluated

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from bench.backbones import Report
 from bench.cache import StorageError
-from bench.lanes import Came, Failure, Task
+from bench.lanes import Came, Failure, Report, Task
 from bench.processes import Lane, run_tasks
 
 

@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.backbones import Report
 from bench.estimate import Collected, estimated
-from bench.lanes import Came, threads_of_a_lane
+from bench.lanes import Came, Report, threads_of_a_lane
 from bench.processes import run_tasks
 from bench.registry import Registry
 from bench.stages import StartWorkshop
