@@ -27,6 +27,7 @@ SHARE_OF_PAIRS = 0.2
 """Of the budget that judged pairs may take."""
 MOST_UNITS, MOST_PAIRS = 200, 100
 """Units of one method, and pairs of one panel at one site, that are shown at most: nobody looks at more."""
+EVERYTHING = "units, images and judged pairs"
 BYTES_OF_WORDS = 300
 """What is said of one method's units, at most."""
 
@@ -142,9 +143,9 @@ class Looking:
         try:
             sites, lost = LookedRun.at(folder, plugins, cache, report).sites()
         except UsageError as error:  # its suite, plugins, data or weights are not all on this machine
-            return cls(cells, (), (), [f"units and images: {str(error.args[0]).splitlines()[0]}"])
+            return cls(cells, (), (), [f"{EVERYTHING}: {str(error.args[0]).splitlines()[0]}"])
         except NotCachedError:
-            return cls(cells, (), (), ["units and images: the cache of the run is not on this machine"])
+            return cls(cells, (), (), [f"{EVERYTHING}: the run's cache is not here; --cache says where it is"])
         heard, unread = heard_in(folder)
         there = {one.spec.label for one in sites}
         away = [one.context for one in heard if one.context.site not in there]

@@ -60,9 +60,11 @@ def read_plan(folder: Path, argument: str = "--run") -> dict[str, Any]:
         if plan["schema"] != SCHEMA:
             raise ValueError(f"schema {plan['schema']}, not {SCHEMA}")
     except FileNotFoundError as error:
+        usual = Path("runs") / folder
+        how = f"make one with `eludebench run SUITE --out {folder}`"
+        meant = f"did you mean {usual}?" if (usual / PLAN).exists() else how
         raise FolderError(
-            f"{argument}: got {folder}, which holds no {PLAN}; expected the folder of a run; "
-            f"make one with `eludebench run SUITE --out {folder}`"
+            f"{argument}: got {folder}, which holds no {PLAN}; expected the folder of a run; {meant}"
         ) from error
     except (OSError, ValueError, KeyError) as error:
         message = f"{argument}: {path} cannot be read ({error}); expected a plan; run the suite again"

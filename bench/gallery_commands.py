@@ -70,7 +70,7 @@ def found_unit(run: "LookedRun", name: str) -> tuple["LookedSite", "Looked", int
     parts = name.rsplit("/", 2)
     if len(parts) != 3:
         raise UsageError(f"WHAT: got {name!r}; expected SITE/LABEL/UNIT, or one of pair, best, random; change it")
-    sites, lost = run.sites()
+    sites, lost = looked_sites(run)
     by_label = {one.spec.label: one for one in sites}
     site_label, label, number = parts
     how = f"eludebench status --run {run.folder}"
@@ -86,6 +86,18 @@ def found_unit(run: "LookedRun", name: str) -> tuple["LookedSite", "Looked", int
         gaps = f" ({len(known)} of them have parts)" if known and len(known) <= max(known) else ""
         raise UsageError(f"UNIT: got {number!r} at {site_label}/{label}; expected {span}{gaps}; give another")
     return site, looked, int(number)
+
+
+def looked_sites(run: "LookedRun") -> "tuple[list[LookedSite], list[str]]":
+    """The sites of a run, and what is lost of others.
+
+    Raises:
+        UsageError: The cache holds none of them.
+    """
+    sites, lost = run.sites()
+    if not sites:
+        raise UsageError(f"--cache: it holds no site of {run.folder}{told(lost)}; expected the run's own; name it")
+    return sites, lost
 
 
 def told(lost: Sequence[str]) -> str:
@@ -121,7 +133,7 @@ def mark_remark(has_places: bool) -> str:
 
 def chosen_pages(run: "LookedRun", what: str, n: int, label: str, seed: int, mark: bool) -> "list[Image.Image]":
     """The pages of the units that were chosen for what came of them, or drawn."""
-    sites, lost = run.sites()
+    sites, lost = looked_sites(run)
     splitting = [(site, one) for site in sites for one in site.cells.values() if one.splits]
     labels = {one.cell.label for _, one in splitting}
     if label and label not in labels:

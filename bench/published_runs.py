@@ -2,14 +2,15 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from bench import UsageError
-from bench.folder import PLAN, outcomes, read_plan, renderer, write_text
+from bench.folder import PLAN, outcomes, read_plan, renderer, states, write_text
 from bench.new_folder import new_folder
+from bench.reporting import identities, warnings
 from results.card import RECORDS, Card, card_markdown
 from results.parquet import write_parquet
 from results.records import COMPLETE, Record
@@ -35,14 +36,14 @@ def published(folder: Path, to: Path, licence: str, say: Callable[[str], None]) 
         StorageError: The new folder cannot be written.
     """
     plan, groups = read_plan(folder, "RUN"), outcomes(folder)
-    asked = planned(plan)
+    asked = identities(plan)
     records = [row for cell, group in groups.items() if cell in asked for row in group]
     if not records:
         raise UsageError(
             f"RUN: got {folder}, which has no records of what it was asked for; expected some; "
             f"`eludebench run {plan['suite']} --out {folder}` first"
         )
-    caveats = list(warnings_of(plan, groups, asked))
+    caveats = [*warnings(plan, groups), *incomplete(plan, groups)]
     with new_folder(to, "--to") as aside:
         (aside / RECORDS).parent.mkdir()
         write_parquet(records, aside / RECORDS)
@@ -63,33 +64,10 @@ def published(folder: Path, to: Path, licence: str, say: Callable[[str], None]) 
         say("warning: no licence is stated; --license cc-by-4.0, say, states one")
 
 
-def planned(plan: Mapping[str, Any]) -> frozenset[str]:
-    """The hashes of all that a plan has records of: cells, comparisons, variants of sweeps and verdicts."""
-    found = [one["id"] for one in (*plan["cells"], *plan.get("comparisons", ()))]
-    found += [trial for sweep in plan.get("sweeps", ()) for trial in sweep["trials"]]
-    found += [verdict for one in plan.get("judged", ()) for verdict in one["verdicts"].values()]
-    return frozenset(found)
-
-
-def warnings_of(
-    plan: Mapping[str, Any], groups: Mapping[str, Sequence[Record]], asked: frozenset[str]
-) -> Iterator[str]:
-    """What a reader of the numbers has to know first."""
-    for site in plan["sites"]:
-        for warning in site.get("warnings", ()):
-            yield f"{site['label']}: these are no results: {warning}"
-    for one in plan.get("judged", ()):
-        yield from (f"{one['panel']}: {caveat}" for caveat in one["caveats"])
-        if one["kind"] == "proxy_panel":
-            yield f"{one['panel']}: a proxy panel, whose win rates are not those of vision-language models"
-    ends = {cell: groups[cell][-1] for cell in asked if cell in groups}
-    bad = sorted({f"{end.site}/{end.label} ({end.text})" for end in ends.values() if end.text != COMPLETE})
-    if bad:
-        yield f"not complete: {', '.join(bad)}; their rows say why"
-    if len(asked) > len(ends):
-        yield f"{len(asked) - len(ends)} of the {len(asked)} cells that were planned have no records"
-    if any(end.dirty for end in ends.values()):
-        yield "some numbers were made by a checkout with changes of its own (`dirty`)"
+def incomplete(plan: Mapping[str, Any], groups: Mapping[str, Sequence[Record]]) -> list[str]:
+    """The cells whose rows hold a reason in place of numbers, in a sentence; none where all are complete."""
+    bad = [f"{name} ({told.partition(':')[0]})" for name, _, told in states(plan, groups) if told != COMPLETE]
+    return [f"Not complete: {', '.join(bad)}."] if bad else []
 
 
 def local_paths(plan: Mapping[str, Any], records: Sequence[Record]) -> list[str]:

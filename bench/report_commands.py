@@ -1,5 +1,6 @@
 """The command `report`: one page of a run, to be read and explored without anything beside it."""
 
+import math
 import shlex
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 NAME = "report.html"
 MEGABYTE = 1_000_000
+BYTES_OF_WORDS = 10_000
+"""What the page says of what it leaves out, at most."""
 
 
 def report(
@@ -38,13 +41,19 @@ def report(
 ) -> None:
     """Make one page of a run: tables, figures, its units, what judges said; it needs no network and no other file."""
     from bench.folder import read_plan, write_text
+    from bench.registry import Registry
     from results.report import page
 
-    if not max_mb > 0:
+    if not 0 < max_mb < math.inf:
         raise UsageError(f"--max-mb: got {max_mb}; expected megabytes above 0, 20 say; change it")
     read_plan(run_dir, "DIR")
+    plugins = resolved(plugin)
+    if plugins:
+        Registry(plugins)  # whatever is wrong with one is told before anything is done
     where = out or run_dir / NAME
-    made = made_report(run_dir, out, with_images, max_mb, resolved(plugin), cache, is_quiet=quiet or as_json)
+    if not where.parent.is_dir():
+        raise UsageError(f"--out: got {where}, whose folder is not there; expected one that is; make it first")
+    made = made_report(run_dir, out, with_images, max_mb, plugins, cache, is_quiet=quiet or as_json)
     text = page(made)
     write_text(where, text)
     n_bytes = len(text.encode("utf-8"))
@@ -70,28 +79,34 @@ def made_report(
 
     Raises:
         FolderError: The folder holds no run.
+        UsageError: Its records contradict each other, or tables and figures alone take more than the page may.
     """
     from bench.cache import default_cache
     from bench.reporting import gathered
-    from results.report import page
+    from results.report import Views, page
 
     line, report = command(folder, out, with_images, max_mb, plugins), nothing if is_quiet else said
+    looking, left_out = None, ["units, images and judged pairs: the run's cache is not here; --cache says where it is"]
     if not (cache or default_cache()).exists():
         bare = gathered(folder, line)
-        why = ["units, images and judged pairs: the cache of the run is not on this machine"]
-        return bare if bare.leaderboard is None else replace(bare, left_out=why)
-    # tables and figures take as long as opening the cache, and a second process does them meanwhile
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        report("tables, figures, and what the cache holds", 0, 0)
-        waiting = pool.submit(gathered, folder, line)
-        from bench.explore import Looking
+    else:
+        # tables and figures take as long as opening the cache, and a second process does them meanwhile
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            report("tables, figures, and what the cache holds", 0, 0)
+            waiting = pool.submit(gathered, folder, line)
+            from bench.explore import Looking
 
-        looking = Looking.at(folder, plugins=plugins, cache=cache, report=report)
-        bare = waiting.result()
+            looking = Looking.at(folder, plugins=plugins, cache=cache, report=report)
+            bare = waiting.result()
+    most, n_bytes = int(max_mb * MEGABYTE), len(page(bare).encode("utf-8")) + BYTES_OF_WORDS
+    if n_bytes > most:
+        least = math.ceil(10 * n_bytes / MEGABYTE) / 10
+        raise UsageError(f"--max-mb: got {max_mb:g}; expected {least:g} or more, as tables and figures take; give more")
     if bare.leaderboard is None:
         return bare
-    place = max(0, int(max_mb * MEGABYTE) - len(page(bare).encode("utf-8")) - 10_000)  # what is said of it takes some
-    views, left_out = looking.within(place, with_images, report)
+    views = Views()
+    if looking is not None:
+        views, left_out = looking.within(most - n_bytes, with_images, report)
     return replace(bare, views=views, left_out=left_out)
 
 

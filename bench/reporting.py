@@ -48,7 +48,7 @@ def gathered(folder: Path, command: str) -> Report:
     return Report(
         suite=plan["suite"],
         description=plan.get("description", ""),
-        warnings=[*warnings(plan, counts, has_any), *cut_off(folder)],
+        warnings=[*(warnings(plan, groups) if has_any else []), *cut_off(folder)],
         facts=facts(plan, groups),
         counts=[(state, n) for state, n in counts.items() if n],
         troubles=troubles(rows),
@@ -78,21 +78,27 @@ def panel_tables() -> frozenset[str]:
     return frozenset(name for name in TABLES if kind_told_by(name))
 
 
-def warnings(plan: Mapping[str, Any], counts: Mapping[str, int], has_any: bool) -> list[str]:
-    """What a reader has to know before any number: weights, slices, panels, and what is not there."""
+def warnings(plan: Mapping[str, Any], groups: Groups) -> list[str]:
+    """What a reader has to know before any number: weights, slices, panels, seeds, and what is not there."""
     said: dict[str, list[str]] = {}
     for site in plan["sites"]:
         for warning in site.get("warnings", ()):
             said.setdefault(warning, []).append(site["label"])
     lines = [f"{', '.join(sites)}: {warning}. These are no results." for warning, sites in said.items()]
-    caveats = [(one["panel"], caveat) for one in plan.get("judged", []) for caveat in one["caveats"]]
-    lines += [f"Panel {panel}: {caveat}." for panel, caveat in dict.fromkeys(caveats)]
-    n = sum(counts.values())
-    if counts[FAILED]:
-        lines.append(f"{counts[FAILED]} of {n} cells failed; their numbers are missing.")
-    if counts[TO_DO] and has_any:
-        lines.append(f"{counts[TO_DO]} of {n} cells have not been run; their numbers are missing.")
-    return lines
+    for one in plan.get("judged", ()):
+        if one["kind"] == "proxy_panel":
+            lines.append(f"Panel {one['panel']}: a proxy panel; its win rates are not those of vision-language models.")
+        lines += [f"Panel {one['panel']}: {caveat}." for caveat in one["caveats"]]
+    if len(plan["token_seeds"]) == 1:
+        lines.append("One token seed: intervals do not cover the draw of tokens.")
+    found = [told.partition(":")[0] for _, _, told in states(plan, groups)]
+    for state, what in ((FAILED, "failed"), (TO_DO, "have not been run")):
+        if found.count(state):
+            lines.append(f"{found.count(state)} of {len(found)} cells {what}; their numbers are missing.")
+    wanted = identities(plan)
+    if any(group[-1].dirty for cell, group in groups.items() if cell in wanted):
+        lines.append("Some numbers were made by a checkout with changes of its own, which are in no commit.")
+    return list(dict.fromkeys(lines))
 
 
 def cut_off(folder: Path) -> list[str]:
@@ -140,12 +146,12 @@ def facts(plan: Mapping[str, Any], groups: Groups) -> list[tuple[str, str]]:
     ]
 
 
-def identities(plan: Mapping[str, Any]) -> set[str]:
-    """Hashes of everything that a plan asks for."""
-    found = {cell["id"] for cell in plan["cells"]} | {one["id"] for one in plan.get("comparisons", [])}
-    found.update(identity for one in plan.get("judged", []) for identity in one["verdicts"].values())
-    found.update(trial for sweep in plan.get("sweeps", []) for trial in sweep["trials"])
-    return found
+def identities(plan: Mapping[str, Any]) -> frozenset[str]:
+    """The hashes of all that a plan has records of: cells, comparisons, variants of sweeps and verdicts."""
+    found = [one["id"] for one in (*plan["cells"], *plan.get("comparisons", ()))]
+    found += [trial for sweep in plan.get("sweeps", ()) for trial in sweep["trials"]]
+    found += [verdict for one in plan.get("judged", ()) for verdict in one["verdicts"].values()]
+    return frozenset(found)
 
 
 def seeds(values: Sequence[int]) -> str:

@@ -283,7 +283,9 @@ def test_a_run_keeps_its_suite(bench: Bench, tmp_path: Path) -> None:
     shutil.copytree(bench.folder, tmp_path / "run")
     write_plan(tmp_path / "run", {key: value for key, value in plan.items() if key not in ("schema", "suite_text")})
     (line,) = Looking.at(tmp_path / "run", cache=bench.cache).left_out
-    assert line.startswith("units and images: suite: got a run of 'looks', which is not shipped and not kept in its ")
+    assert line.startswith(
+        "units, images and judged pairs: suite: got a run of 'looks', which is not shipped and not kept in its "
+    )
 
 
 def test_places_are_where_tokens_are() -> None:

@@ -143,12 +143,13 @@ def test_what_must_be_known_comes_before_the_numbers(tmp_path: Path) -> None:
     text = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     first = text[: text.index("## Read it")]
     for said in (
-        "- s: these are no results: random weights",
-        "- proxy: pixels is not calibrated",
-        "- proxy: a proxy panel, whose win rates are not those of vision-language models",
-        "- not complete: s/y (failed); their rows say why",
-        "- 7 of the 10 cells that were planned have no records",
-        "- some numbers were made by a checkout with changes of its own",
+        "- s: random weights. These are no results.",
+        "- Panel proxy: pixels is not calibrated.",
+        "- Panel proxy: a proxy panel; its win rates are not those of vision-language models.",
+        "- 1 of 9 cells failed; their numbers are missing.",
+        "- 7 of 9 cells have not been run; their numbers are missing.",
+        "- Not complete: s/x/t2/i7 (to do), s/x/t3/i7 (to do), s/y/t1/i7 (failed), s/y/t2/i7 (to do), ",
+        "- Some numbers were made by a checkout with changes of its own, which are in no commit.",
     ):
         assert first.index("Read this first") < first.index(said) < first.index("One row per measured number")
     cells = set(parquet.read_table(tmp_path / "out" / "data" / "records.parquet").column("cell").to_pylist())

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,6 +16,7 @@ import made_report
 import pytest
 from typer.testing import CliRunner
 
+from bench import UsageError
 from bench.cli import app
 from results.report import Views, page, size_of, size_of_picture
 
@@ -172,6 +174,37 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: DIR: got {tmp_path}, which holds no run.json; expected the folder of a run;")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--max-mb", "inf"), "--max-mb: got inf; expected megabytes above 0"),
+        (("--max-mb", "0.1"), "--max-mb: got 0.1; expected 0."),
+        (("--plugin", "no.py"), "--plugin: got "),
+        (("--out", "nowhere/page.html"), "--out: got nowhere/page.html, whose folder is not there; expected one that"),
+    ],
+)
+def test_what_cannot_be_done_is_told_before_it_is_tried(tmp_path: Path, words: tuple[str, ...], said: str) -> None:
+    with pytest.raises(UsageError) as error:
+        run(str(ROOT / "results/planted"), "--out", str(tmp_path / "a.html"), "--cache", str(tmp_path / "none"), *words)
+    assert str(error.value).startswith(said)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_verdicts_of_two_pools_are_refused(tmp_path: Path) -> None:
+    """Not as if nothing had been measured, and not with a traceback."""
+    for name in ("run.json", "records.jsonl"):
+        shutil.copy(ROOT / "results/quick" / name, tmp_path)
+    path = tmp_path / "records.jsonl"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    ours = [row for row in rows if row["label"] == "elude" and "pool" in row["notes"]]
+    for row in ours:
+        row["notes"]["pool"] = "f" * 64
+    assert ours
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with pytest.raises(UsageError, match="pool: got verdicts of 2 pools at shapes: .*; expected one, as a rate is"):
+        run(str(tmp_path), "--cache", str(tmp_path / "none"))
 
 
 def test_a_run_that_measured_nothing_has_a_page(tmp_path: Path) -> None:
