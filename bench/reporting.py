@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from bench import UsageError
 from bench.changes import Changes
 from bench.folder import LEDGER, layout_of, outcomes, read_plan, states
 from bench.panels import kind_told_by
@@ -14,6 +15,7 @@ from results.layout import Layout
 from results.ledger import unfinished
 from results.records import COMPLETE, FAILED, SKIPPED, Record
 from results.report import Drawing, Report, Sheet, Trouble
+from results.subjects import NothingToShowError
 from results.sweeps import SweepSpec
 from results.tables import TABLES
 
@@ -34,6 +36,7 @@ def gathered(folder: Path, command: str) -> Report:
 
     Raises:
         FolderError: The folder holds no run.
+        UsageError: Its records contradict each other.
     """
     plan = read_plan(folder, "DIR")
     groups = outcomes(folder)
@@ -42,8 +45,11 @@ def gathered(folder: Path, command: str) -> Report:
     rows = states(plan, groups)
     counts = {state: sum(one.split(":")[0] == state for _, _, one in rows) for state in STATES}
     has_any = any(record.kind == "value" for record in records)
-    sheets = tables(plan, records, layout) if has_any else []
-    figures = drawings(folder, records, layout) if has_any else []
+    try:
+        sheets = tables(plan, records, layout) if has_any else []
+        figures = drawings(folder, records, layout) if has_any else []
+    except ValueError as error:  # records that contradict each other: of two pools, say
+        raise UsageError(str(error.args[0])) from error
     told = panel_tables()
     return Report(
         suite=plan["suite"],
@@ -208,8 +214,8 @@ def tables(plan: Mapping[str, Any], records: Sequence[Record], layout: Layout) -
     for name in dict.fromkeys(names):
         try:
             html = html_of(TABLES[name], records, bare)
-        except (LookupError, ValueError):
-            continue  # the run measures none of what it shows
+        except NothingToShowError:
+            continue
         found.append(Sheet(name, TABLES[name].title.replace("`", ""), html))
     return found
 

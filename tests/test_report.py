@@ -203,7 +203,7 @@ def test_verdicts_of_two_pools_are_refused(tmp_path: Path) -> None:
         row["notes"]["pool"] = "f" * 64
     assert ours
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    with pytest.raises(UsageError, match="pool: got verdicts of 2 pools at shapes: .*; expected one, as a rate is"):
+    with pytest.raises(UsageError, match=r"pool: got verdicts of 2 pools at shapes: .*; expected one, as a rate is"):
         run(str(tmp_path), "--cache", str(tmp_path / "none"))
 
 
