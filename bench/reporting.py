@@ -51,6 +51,7 @@ def gathered(folder: Path, command: str) -> Report:
     except ValueError as error:  # records that contradict each other: of two pools, say
         raise UsageError(str(error.args[0])) from error
     told = panel_tables()
+    first = sheets[0] if sheets else None  # the leaderboard, or where the run has none of it the suite's first table
     return Report(
         suite=plan["suite"],
         description=plan.get("description", ""),
@@ -58,9 +59,9 @@ def gathered(folder: Path, command: str) -> Report:
         facts=facts(plan, groups),
         counts=[(state, n) for state, n in counts.items() if n],
         troubles=troubles(rows),
-        leaderboard=next((one for one in sheets if one.name == LEADERBOARD), None),
+        leaderboard=first,
         pareto=next((one for one in figures if one.name == PARETO), None),
-        tables=[one for one in sheets if one.name != LEADERBOARD and one.name not in told],
+        tables=[one for one in sheets if one is not first and one.name not in told],
         figures=[one for one in figures if one.name != PARETO and not of_panel(one)],
         panels=list(layout.panels.values()),
         panel_tables=[one for one in sheets if one.name in told],

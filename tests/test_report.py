@@ -167,6 +167,16 @@ def test_every_table_of_the_run_is_there_once(of_planted: str) -> None:
     assert names[0] == "leaderboard"
 
 
+@pytest.mark.parametrize("name", ["efficiency", "properties"])
+def test_a_run_without_a_leaderboard_begins_with_its_own_table(name: str, tmp_path: Path) -> None:
+    code, _ = run(str(ROOT / "results" / name), "--out", str(tmp_path / "page.html"), "--cache", str(tmp_path / "none"))
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert code == 0
+    assert "No results yet" not in text
+    (first, *_) = [attrs["data-table"] for tag, attrs in Reader(text).elements if "data-table" in attrs]
+    assert first == json.loads((ROOT / "results" / name / "run.json").read_text())["tables"][0]
+
+
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "bench", "report", str(tmp_path)], capture_output=True, text=True, cwd=ROOT, check=False

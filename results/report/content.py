@@ -66,7 +66,7 @@ class Report:
         facts: Where the numbers come from: name and text, in order.
         counts: How many cells are in each state.
         troubles: The cells without numbers.
-        leaderboard: The first table; None where nothing was measured yet.
+        leaderboard: The first table, the leaderboard where the run has one; None where nothing was measured yet.
         pareto: Faithfulness against interpretability; None where there is no such figure.
         tables: The other tables.
         figures: The other figures.
