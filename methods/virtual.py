@@ -81,10 +81,13 @@ class PURE:
             activations.report("units", unit, len(weight))
             found.append(self.split(attributions[unit][values[unit] > 0].double().numpy()))
         activations.report("units", len(weight), len(weight))
-        sizes = torch.tensor([len(centroids) for centroids in found])
+        sizes = torch.tensor([len(centroids) for centroids, _ in found])
         return Decomposition(
             n_atoms=int(sizes.sum()),
-            tensors={"centroids": torch.from_numpy(np.concatenate(found)).to(attributions.dtype)},
+            tensors={
+                "centroids": torch.from_numpy(np.concatenate([one for one, _ in found])).to(attributions.dtype),
+                "cluster_sizes": torch.from_numpy(np.concatenate([members for _, members in found])),
+            },
             unit_of_atom=torch.repeat_interleave(torch.arange(len(sizes)), sizes),
             notes={
                 "images_per_unit": images.shape[1],
@@ -119,19 +122,20 @@ class PURE:
         """How much each position counts, by the unit's activation there."""
         return outputs.clamp_min(0) if self.weighting == "activation" else (outputs > 0).to(outputs.dtype)
 
-    def split(self, points: Float[ndarray, "images d_in"]) -> Float[ndarray, "parts d_in"]:
-        """The centroids of one unit's attributions, the strongest image's first.
+    def split(
+        self, points: Float[ndarray, "images d_in"]
+    ) -> tuple[Float[ndarray, "parts d_in"], Int[ndarray, " parts"]]:
+        """The centroids of one unit's attributions, the strongest image's first, and how many images each is of.
 
-        One, their mean, where parts cannot be told apart: there are too few images, or the centroids differ by
+        One, their mean, and 0, where parts cannot be told apart: there are too few images, or the centroids differ by
         rounding alone. Zero where there is no image at all.
         """
         if len(points) >= self.n_parts:
-            _, centroids = kmeans(points, self.n_parts, n_init=self.n_init, random_state=self.kmeans_seed)
+            labels, centroids = kmeans(points, self.n_parts, n_init=self.n_init, random_state=self.kmeans_seed)
             length = np.linalg.norm(centroids, axis=1).max()
             if len(centroids) == self.n_parts and pdist(centroids).min() > ROUNDING * length:
-                return centroids
-        mean: Float[ndarray, "1 d_in"] = points.sum(axis=0, keepdims=True) / max(len(points), 1)
-        return mean
+                return centroids, np.bincount(labels)
+        return points.sum(axis=0, keepdims=True) / max(len(points), 1), np.zeros(1, dtype=np.int64)
 
     def encode(self, decomposition: Decomposition, activations: Activations) -> Codes:
         """The unit's activation for the part whose centroid is nearest to the image's attribution, zero for the others.
@@ -227,7 +231,7 @@ class DNRwCV:
             activations.report("units", unit, len(tops))
             found.append(self.concepts(scale * pooled[rows].double().numpy()))
         activations.report("units", len(tops), len(tops))
-        sizes = torch.tensor([len(vectors) for vectors in found])
+        sizes = torch.tensor([len(vectors) for vectors, _ in found])
         if not sizes.any():
             raise ValueError(
                 f"threshold: got {self.threshold}, at which no unit has {self.min_members} images close enough to "
@@ -235,7 +239,10 @@ class DNRwCV:
             )
         return Decomposition(
             n_atoms=int(sizes.sum()),
-            tensors={"vectors": torch.from_numpy(np.concatenate(found)).float()},
+            tensors={
+                "vectors": torch.from_numpy(np.concatenate([one for one, _ in found])).float(),
+                "cluster_sizes": torch.from_numpy(np.concatenate([members for _, members in found])),
+            },
             unit_of_atom=torch.repeat_interleave(torch.arange(len(sizes)), sizes),
             notes={
                 "units_without_concepts": int((sizes == 0).sum()),
@@ -245,8 +252,13 @@ class DNRwCV:
             },
         )
 
-    def concepts(self, points: Float[ndarray, "images units"]) -> Float[ndarray, "concepts units"]:
-        """The unit-norm concept vectors of one unit's top images, the strongest image's cluster first."""
+    def concepts(
+        self, points: Float[ndarray, "images units"]
+    ) -> tuple[Float[ndarray, "concepts units"], Int[ndarray, " concepts"]]:
+        """The unit-norm concept vectors of one unit's top images, the strongest image's cluster first, and its images.
+
+        Points that were dropped for their distance count in no cluster.
+        """
         n = 1
         if len(points) > 1:
             ward = AgglomerativeClustering(n_clusters=None, distance_threshold=self.threshold, linkage="ward")
@@ -254,10 +266,11 @@ class DNRwCV:
         labels, centroids = kmeans(points, n, n_init=self.n_init, max_iter=self.max_iter, random_state=self.kmeans_seed)
         close = np.square(points - centroids[labels]).sum(axis=1) < self.threshold
         members = close & (labels == np.arange(len(centroids))[:, None])
-        means = members[members.sum(axis=1) >= self.min_members] @ points  # sums, which point where the means do
+        members = members[members.sum(axis=1) >= self.min_members]
+        means = members @ points  # sums, which point where the means do
         lengths = np.linalg.norm(means, axis=1, keepdims=True)
-        vectors: Float[ndarray, "concepts units"] = means[lengths[:, 0] > 0] / lengths[lengths > 0][:, None]
-        return vectors
+        there = lengths[:, 0] > 0
+        return means[there] / lengths[there], members[there].sum(axis=1)
 
     def encode(self, decomposition: Decomposition, activations: Activations) -> Codes:
         """The projection of each token's outputs on each concept vector."""

@@ -112,6 +112,7 @@ def test_two_planted_mechanisms_are_told_apart() -> None:
     strongest = dictionary[part[which == 0][0]]
     assert float(strongest[:10].sum()) > 0.9
     assert float(strongest[10:].sum()) < 0.1
+    assert found.tensors["cluster_sizes"].tolist() == [40, 40]
 
 
 @given(st.integers(1, 9), st.integers(0, 5))
@@ -309,11 +310,13 @@ def test_small_clusters_and_far_points_go() -> None:
     near = groups_of([30, 4], [[20.0, 0.0], [0.0, 20.0]], 0.1)
     found = DNRwCV(rescale=False, n_images=34).decompose(near, seed=0)
     assert parents(found).tolist() == [0, 1]
+    assert found.tensors["cluster_sizes"].tolist() == [30, 30]
     assert torch.allclose(found.tensors["vectors"], torch.tensor([[1.0, 0.0]]).expand(2, -1), atol=0.01)
     # One stray of 41 stays in the cluster of the others (Ward below 100) but not in its concept.
     stray = groups_of([40, 1], [[9.0, 0.0], [9.0, 30.0]], 0.01)
-    one = DNRwCV(rescale=False, threshold=100.0).decompose(stray, seed=0).tensors["vectors"]
-    assert torch.allclose(one, torch.tensor([[1.0, 0.0]]).expand(2, -1), atol=1e-3)
+    one = DNRwCV(rescale=False, threshold=100.0).decompose(stray, seed=0).tensors
+    assert one["cluster_sizes"].tolist() == [40, 40]
+    assert torch.allclose(one["vectors"], torch.tensor([[1.0, 0.0]]).expand(2, -1), atol=1e-3)
 
 
 def test_a_unit_may_have_no_concept() -> None:
