@@ -164,6 +164,7 @@ class TableSpec:
         title: First words of its caption.
         columns: Its columns from left to right.
         published: What the paper prints for some of them.
+        about: Metrics without any of which there is no such table; empty where any of its columns will do.
         takes_others: Whether it also shows what a run measures and no table has a column for.
         by_machine: Whether rows that were measured on different machines are kept, and ranked, apart.
         form: How the paper lays it out; None of tables of our own.
@@ -174,6 +175,7 @@ class TableSpec:
     title: str
     columns: tuple[Column, ...]
     published: Published | None = None
+    about: tuple[str, ...] = ()
     takes_others: bool = False
     by_machine: bool = False
     form: PaperForm | None = None

@@ -13,6 +13,7 @@ from results.layout import Beside, Column, Layout, PaperForm, Site
 from results.lines import exact
 from results.records import Record
 from results.sheets import ABSENT, DASH, Cell, Group, Heading, Notes, Row, Sheet, Span, by_letter, noted
+from results.subjects import NothingToShowError
 from results.summaries import NOT_RUN, Summaries
 
 DEFAULT_CLUSTER = 1000
@@ -52,7 +53,7 @@ def settings_of(spec: SettingsSpec, records: Iterable[Record], layout: Layout) -
     """The options of the method at each site of the layout.
 
     Raises:
-        ValueError: The method is at none.
+        NothingToShowError: The method is at none.
     """
     cells = {cell: site for (site, label, _, _), cell in layout.cells.items() if label == spec.label}
     options: dict[str, Mapping[str, Any]] = {}
@@ -61,7 +62,7 @@ def settings_of(spec: SettingsSpec, records: Iterable[Record], layout: Layout) -
             options.setdefault(cells[record.cell], record.options)
     sites = [site for site, label in layout.rows() if label == spec.label]
     if not sites:
-        raise ValueError(
+        raise NothingToShowError(
             f"table: got {spec.name!r} of a run without a method of the label {spec.label!r}; expected one; "
             "choose another table"
         )

@@ -197,6 +197,7 @@ ABLATIONS: Final = TableSpec(
             "elude": _PAPERS_BASELINE,
         },
     ),
+    about=("ms_score",),
 )
 
 GROUND_TRUTH: Final = TableSpec(
@@ -215,6 +216,15 @@ GROUND_TRUTH: Final = TableSpec(
         _L0,
         _share("density", "density"),
     ),
+    about=(
+        "concept_auc",
+        "concept_auc_unmatched",
+        "part_cosine",
+        "concept_cosine",
+        "exemplar_purity",
+        "parts_found_ratio",
+        "parts_exact_share",
+    ),
 )
 
 PROBES: Final = TableSpec(
@@ -230,5 +240,13 @@ PROBES: Final = TableSpec(
         _TOP1,
         _L0,
         _share("density", "density"),
+    ),
+    about=(
+        "probe_outputs",
+        "probe_codes",
+        "probe_reconstruction",
+        "probe_codes_k1",
+        "probe_codes_k2",
+        "probe_codes_k5",
     ),
 )

@@ -9,6 +9,7 @@ from results.filling import warnings_of
 from results.layout import Layout, Sweep
 from results.records import FAILED, STATUS, Record
 from results.sheets import DASH, Cell, Group, Heading, Notes, Row, Sheet, by_letter, noted, spans
+from results.subjects import NothingToShowError
 
 ERROR, L0, SCORE = "sweep_error", "sweep_l0", "sweep_score"
 
@@ -33,10 +34,12 @@ def sweep_rows(records: Iterable[Record], layout: Layout) -> list["Trial"]:
     """Every variant of every sweep of the layout.
 
     Raises:
-        ValueError: There is no sweep.
+        NothingToShowError: There is no sweep.
     """
     if not layout.sweeps:
-        raise ValueError("table: got a run without sweeps; expected `sweep` in its suite; run the suite `sweep`")
+        raise NothingToShowError(
+            "table: got a run without sweeps; expected `sweep` in its suite; run the suite `sweep`"
+        )
     index = {(record.cell, record.metric): record for record in records}
     return [row for sweep in layout.sweeps for row in _rows(sweep, index)]
 

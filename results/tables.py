@@ -6,7 +6,6 @@ function of its arguments: the same records in any order give the same bytes.
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from difflib import get_close_matches
 from typing import Final
 
@@ -33,14 +32,15 @@ from results.specs import (
     STRUCTURE,
     VERDICTS,
 )
+from results.subjects import NothingToShowError, check_claims, columns_of_run
 from results.summaries import Summaries, summarise
 from results.sweeps import SWEEPS, SweepSpec, sweep_rows, sweep_sheet, sweeps_to_csv
 from results.ticks import ticks_sheet
 from results.web_tables import to_html
 
 __all__ = [
-    "FORMATS", "TABLES", "Column", "Layout", "Site", "TableSpec", "embed", "find_table", "render", "render_published",
-    "sheet_of",
+    "FORMATS", "TABLES", "Column", "Layout", "NothingToShowError", "Site", "TableSpec", "embed", "find_table", "render",
+    "render_published", "sheet_of",
 ]  # fmt: skip
 
 FORMATS: Final = ("md", "csv", "tex", "html")
@@ -81,7 +81,8 @@ def render(
 
     Raises:
         ValueError: The format is unknown, a cell has a metric twice, a value has another unit than its column, or
-            verdicts of two pools meet in one column.
+            verdicts of two pools meet in one column; or the run has nothing of what the table is about
+            (`NothingToShowError`).
     """
     _check_format(format)
     rows = list(records)
@@ -113,8 +114,10 @@ def sheet_of(spec: AnySpec, rows: list[Record], layout: Layout, beside: Beside |
     if isinstance(spec, SweepSpec):
         return sweep_sheet(spec, sweep_rows(rows, layout), layout)
     if isinstance(spec, TableSpec):
-        spec = _of_run(spec, layout)
+        spec = columns_of_run(spec, rows, layout)
         layout = apart(layout, rows) if spec.by_machine else layout
+    elif isinstance(spec, ClaimsSpec):
+        check_claims(spec, layout)
     summaries = summarise(dict.fromkeys((*spec.columns, EXPANSION)), rows, layout)
     if isinstance(spec, SettingsSpec):
         return settings_sheet(spec, settings_of(spec, rows, layout), summaries, layout, beside or "cell")
@@ -130,8 +133,10 @@ def _csv(spec: AnySpec, rows: list[Record], layout: Layout) -> str:
     if isinstance(spec, SweepSpec):
         return sweeps_to_csv(sweep_rows(rows, layout))
     if isinstance(spec, TableSpec):
-        spec = _of_run(spec, layout)
+        spec = columns_of_run(spec, rows, layout)
         layout = apart(layout, rows) if spec.by_machine else layout
+    elif isinstance(spec, ClaimsSpec):
+        check_claims(spec, layout)
     summaries = summarise(spec.columns, rows, layout)
     if isinstance(spec, SettingsSpec):
         return settings_to_csv(spec, settings_of(spec, rows, layout), summaries)
@@ -144,25 +149,6 @@ def _check_format(format: str) -> None:
     """Refuse a format that there is not."""
     if format not in FORMATS:
         raise ValueError(f"format: got {format!r}; expected {_one_of(format, FORMATS)}")
-
-
-def _of_run(spec: TableSpec, layout: Layout) -> TableSpec:
-    """The table without columns that the run was not asked for, and with those that no table has.
-
-    Raises:
-        ValueError: The run was asked for none of them.
-    """
-    if layout.measured is None:
-        return spec
-    columns = tuple(column for column in spec.columns if column.metric in layout.measured)
-    columns += layout.others if spec.takes_others else ()
-    if not columns:
-        wanted = ", ".join(dict.fromkeys(column.metric for column in spec.columns))
-        raise ValueError(
-            f"table: got {spec.name!r} of a run that measures none of its metrics; expected one of {wanted}; "
-            "run a suite that names them, or choose another table"
-        )
-    return replace(spec, columns=columns)
 
 
 def _to_csv(spec: TableSpec, summaries: Summaries, layout: Layout) -> str:

@@ -11,14 +11,14 @@ import pytest
 from test_tables import PROVENANCE, SPEC, cells_of, complete, ending, layout_of, measured
 
 from bench.folder import layout_of as layout_of_plan
-from bench.folder import rendered, states, write_plan
+from bench.folder import read_plan, rendered, states, write_plan
 from metrics.catalogue import ROWS
 from results.layout import Column, Figure, Layout, Published, TableSpec
 from results.published import FOLDER, figures, rows_of
 from results.published import shown as published_as
 from results.records import Record
 from results.specs import ABLATIONS, EFFICIENCY, LEADERBOARD, STRUCTURE
-from results.tables import TABLES, find_table, render
+from results.tables import TABLES, NothingToShowError, find_table, render
 
 OVER_INITS = replace(SPEC, columns=tuple(replace(column, seeds="init_seeds") for column in SPEC.columns))
 MIXED = replace(SPEC, columns=(replace(SPEC.columns[0], seeds="comparison"), OVER_INITS.columns[1]))
@@ -224,6 +224,33 @@ def test_a_table_shows_what_the_run_measures_and_says_where_that_is_nothing() ->
     assert cells_of(render(LEADERBOARD, [], layout=layout, format="md"))["method"] == ["R2 (%) ↑"]
     with pytest.raises(ValueError, match=r"'probes' of a run that measures none .*one of probe_outputs, "):
         render(find_table("probes"), [], layout=layout, format="md")
+
+
+QUICK = Path(__file__).parent.parent / "results" / "quick"
+
+
+@pytest.mark.parametrize("format", ["md", "csv"])
+@pytest.mark.parametrize("name", ["ground_truth", "probes", "properties", "paper-table1", "efficiency", "verdicts"])
+def test_a_run_of_something_else_has_no_table_of_it(name: str, format: str) -> None:
+    layout = layout_of_plan(read_plan(QUICK))  # it measures MS-Score, top-1 and L0, which stand beside the subject
+    with pytest.raises(NothingToShowError, match=f"got '{name}' of a run that measures none of its metrics; expected"):
+        render(find_table(name), [], layout=layout, format=format)
+
+
+def test_differences_from_a_method_need_variants_of_it() -> None:
+    layout = replace(layout_of("a", "elude", "eom", n_seeds=1), measured=frozenset({"ms_score"}))
+    of = {"a": "topk_sae", "elude": "elude", "eom": "elude"}
+
+    def table(*labels: str) -> str:
+        rows = [replace(row, label=one, method=of[one]) for one in labels for row in complete(f"{one} 0")]
+        return render(ABLATIONS, rows, layout=replace(layout, labels=labels), format="md")
+
+    assert "against baseline" in table("a", "elude", "eom")
+    for labels in (("a", "elude"), ("a", "eom"), ("elude",)):
+        with pytest.raises(NothingToShowError, match="of a run without variants of 'elude'; expected that method"):
+            table(*labels)
+    unfinished = [replace(row, label="elude", method="elude") for row in complete("elude 0")]
+    assert "not run yet" in render(ABLATIONS, unfinished, layout=layout, format="md")
 
 
 def test_metrics_of_plugins_are_columns_of_the_leaderboard_and_others_are_in_its_csv() -> None:
