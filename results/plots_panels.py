@@ -137,8 +137,8 @@ def draw_plane(axes: Axes, plane: Plane, chart: Chart, room: tuple[float, float]
     for mark, lines in drawn:
         if mark in aside:
             moved = axes.transData + ScaledTranslation(aside[mark] / 72, 0, axes.figure.dpi_scale_trans)
-            for line in lines:
-                line.set_transform(moved)
+            for part in lines:
+                part.set_transform(moved)
         if mark.says:
             _say(axes, mark, aside.get(mark, 0.0), inches[0])
     axes.grid(color="#E6E6E6", linewidth=0.5)

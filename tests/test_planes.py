@@ -46,6 +46,6 @@ def test_the_name_of_the_topmost_point_stands_beside_it() -> None:
         (name,) = [text for text in axes.texts if text.get_text() == "elude"]
         box, scale = name.get_window_extent(), done.dpi / 72
         (marker,) = [line for line in axes.lines if line.get_label() == "method: elude"]
-        x, y = marker.get_transform().transform((marker.get_xdata()[0], marker.get_ydata()[0]))  # type: ignore[index]
+        ((x, y),) = marker.get_transform().transform(marker.get_xydata())
         assert abs((box.y0 + box.y1) / 2 - y) < 3 * scale
         assert min(abs(box.x0 - x), abs(box.x1 - x)) < 12 * scale
