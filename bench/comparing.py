@@ -59,6 +59,12 @@ def compared_runs(a: Path, b: Path, *, over: Seeds = "token_seeds", metrics: Seq
     Raises:
         UsageError: A folder holds no run or no records, nothing is in both, or a metric may not be compared.
     """
+    for argument, folder in (("A", a), ("B", b)):
+        if not folder.exists():
+            raise UsageError(
+                f"{argument}: got {folder}, which is not there; expected the folder of a run; two methods of one run "
+                "need --run DIR"
+            )
     one, other = _Run.at(a, "A"), _Run.at(b, "B")
     there = {(site.label, label) for site, label in other.layout.rows()}
     places = [(site.label, label) for site, label in one.layout.rows() if (site.label, label) in there]

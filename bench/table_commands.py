@@ -36,6 +36,7 @@ def table(
     """Print a table of a run, or of the paper; or check the tables in a file."""
     from bench.committed import difference, made_again
     from bench.folder import rendered, rendered_published
+    from results.tables import TABLES
 
     if beside not in ASIDE:
         raise UsageError(f"--beside: got {beside!r}; expected published or nothing; leave it out for the usual place")
@@ -52,7 +53,7 @@ def table(
         print(f"{check}: its tables follow from the records")
         return
     if not name:
-        raise UsageError("NAME: got none; expected the name of a table; give one, or a file to --check")
+        raise UsageError(f"NAME: got none; expected one of {', '.join(sorted(TABLES))}; choose one, or --check a file")
     if published:
         print(rendered_published(name, form), end="")
     elif run_dir is None:

@@ -31,7 +31,9 @@ FRONT: Final = (
     "Named and dashed: the front, methods that no other is better than in both, by the numbers as tables show them; "
     "references take no part."
 )
-SIZE: Final = "The area of a marker grows with the expansion factor."
+SIZE: Final = (
+    "The area of a marker grows with the expansion factor; markers that would hide each other stand side by side."
+)
 _EXPANSION: Final = next(one for one in LEADERBOARD.columns if one.metric == "expansion_factor")
 _LOG_FROM: Final = 10.0
 """How many times the smallest number the largest is where an axis of costs becomes logarithmic."""

@@ -218,11 +218,7 @@ def _short(value: float) -> str:
 
 def _panel_in_words(panel: Panel) -> str:
     if isinstance(panel, Plane):
-        marks = [
-            f"{_name(one.name, one.kind)}{f' {one.says}' if one.says else ''} {in_words(one.x)}, {in_words(one.y)}"
-            + (" (chosen)" if one.is_chosen else "")
-            for one in panel.marks
-        ]
+        marks = [_mark_in_words(one) for one in panel.marks]
         front = f" Front: {', '.join(one.name for one in panel.front)}." if panel.front else ""
         return f"{panel.title}; {panel.x.label} and {panel.y.label}: {'; '.join(marks) or 'no point'}.{front}"
     if isinstance(panel, Rows):
@@ -234,6 +230,14 @@ def _panel_in_words(panel: Panel) -> str:
         told = ", ".join(f"{other} {share:.0f}" for other, share in shares if share is not None)
         lines.append(f"{name} against {told or 'nobody'}")
     return f"{panel.title}; wins of the row in % of decided presentations: {'; '.join(lines)}."
+
+
+def _mark_in_words(mark: Mark) -> str:
+    """Name and word of a point, once where they are the same, both numbers, and what its size stands for."""
+    said = f" {mark.says}" if mark.says not in ("", mark.name) else ""
+    size = "" if mark.size is None else f", expansion {_short(mark.size)}"
+    chosen = " (chosen)" if mark.is_chosen else ""
+    return f"{_name(mark.name, mark.kind)}{said} {in_words(mark.x)}, {in_words(mark.y)}{size}{chosen}"
 
 
 def _numbers(row: Row, series: Sequence[str]) -> str:

@@ -47,6 +47,6 @@ def footnote(summary: Summary) -> str:
     if summary.n_seeds == summary.n_expected:
         # Why things were left out stands in the records; only remarks stand here.
         return "" if summary.n_excluded else text
-    if summary.n_seeds:
+    if summary.n_expected > 1:
         return f"{summary.n_seeds} of {summary.n_expected} {SEED_WORDS.get(summary.seeds, 'panel')}s ({text})"
     return text

@@ -8,7 +8,7 @@ share the first place. Reference rows take no part, and where fewer than two con
 from collections.abc import Mapping, Sequence
 
 from results import published
-from results.digits import footnote, number, ranked, shown, signed
+from results.digits import footnote, number, ranked, shown
 from results.layout import PANELS, Beside, Column, Layout, Printed, Published, Seeds, Site, TableSpec
 from results.sheets import (
     ABSENT,
@@ -165,13 +165,12 @@ def _cells(
 
 
 def _difference(figures: Published, column: Column, site: str, label: str, summary: Summary) -> str:
-    """By how much ours is larger than each of the paper's figures, as shown."""
+    """By how much ours is larger than each of the paper's figures."""
     if summary.mean is None:
         return ""
-    ours = float(number(column, summary.mean, column.decimals))
     theirs = published.figures(figures, column, site, label)
     return " / ".join(
-        ABSENT if one is None else signed(ours - round(one, column.decimals), column.decimals) for one in theirs
+        ABSENT if one is None else published.difference(summary.mean, one, column.decimals) for one in theirs
     )
 
 
@@ -186,11 +185,14 @@ def group_names(spec: TableSpec, site: Site, *, has_backbone: bool) -> tuple[str
 
 
 def row_name(spec: TableSpec, site: Site, label: str) -> str:
-    """What a row is called: as the paper prints it in the paper's layout, and by its label otherwise."""
+    """What a row is called: as the paper prints it in the paper's layout, and by its label otherwise.
+
+    The label's own name comes before that of its row in the paper, as two rows of ours may stand beside one of it.
+    """
     if spec.form is None:
         return label
     where = spec.published.sites.get(site.label, {}) if spec.published else {}
-    key = spec.published.keys.get(label, label) if spec.published else label
+    key = label if label in spec.form.names or spec.published is None else spec.published.keys.get(label, label)
     return published.row_name(spec.form, key, where)
 
 

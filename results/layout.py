@@ -7,6 +7,7 @@ stand the paper's own figures (`results.published`).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Final, Literal
 
 Seeds = Literal["token_seeds", "init_seeds", "comparison", "llm_panel", "proxy_panel"]
@@ -58,11 +59,11 @@ class Figure:
         less: Key of the paper's row that is taken off; None takes nothing off.
         over: Key of the paper's row that it is divided by; None leaves it.
         csv_only: Whether it stands in the CSV alone, where the table is wide.
-        spread: Name of the column with its standard deviation, shown behind it; none if empty.
+        spread: Name of the column with its standard deviation, shown behind it as it is printed; none if empty.
     """
 
     column: str
-    scale: float = 1.0
+    scale: Decimal = Decimal(1)
     less: str | None = None
     over: str | None = None
     csv_only: bool = False

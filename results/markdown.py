@@ -64,7 +64,7 @@ def set_off(text: str, mark: str) -> str:
 
 def aligned(lines: Sequence[Sequence[str]], n_words: int = 2) -> list[str]:
     """The lines of the markdown table, heading first; the first columns hold words, to the left, the rest numbers."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]  # GitHub wants a hyphen beside a colon
 
     def row(cells: Sequence[str]) -> str:
         padded = (

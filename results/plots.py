@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from results.charts import Chart, Matrix, Panel, Plane, Rows, described
-from results.plots_panels import BOLD, CELL, LETTER, draw_matrix, draw_plane, draw_rows, handles_of
+from results.plots_matrix import CELL, draw_matrix
+from results.plots_panels import BOLD, LETTER, draw_plane, draw_rows, handles_of
 
 SIZE: Final = 8.0
 """Points of the smallest text."""

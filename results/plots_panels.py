@@ -1,4 +1,4 @@
-"""The panels of a chart on their axes: planes of points, lists of numbers, win matrices; markers and colours.
+"""The panels of a chart on their axes: planes of points and lists of numbers; markers and colours.
 
 Colours are those of Okabe and Ito 2008 ("Color Universal Design"), told apart by people with any colour vision; every
 method has a marker of its own besides, and all markers have dark edges, so that grey prints say the same.
@@ -6,27 +6,23 @@ method has a marker of its own besides, and all markers have dark edges, so that
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import hypot, sqrt
 from textwrap import fill
 from typing import Any, Final, Literal
 
-import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, ScalarFormatter
+from matplotlib.transforms import ScaledTranslation
 
-from results.charts import Axis, Chart, Kind, Mark, Matrix, Number, Plane, Rows
+from results.charts import Axis, Chart, Kind, Mark, Number, Plane, Rows
 
 COLORS: Final = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#F0E442")
 MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*", "d", "H", "8")
 REFERENCE_MARKERS: Final = ("x", "+", "1", "2", "3", "4", "|", "_")
 REFERENCE: Final = "#555555"
 EDGE: Final = "#222222"
-CELL: Final = 0.31
-"""Inches of a cell of a matrix."""
-DIVERGING: Final = LinearSegmentedColormap.from_list("wins", [COLORS[3], "#FFFFFF", COLORS[0]])
 Line = Literal["-", "--", ":", "-."]
 LETTER: Final = 0.54
 """Width of a letter in its size, rather too wide."""
@@ -39,6 +35,10 @@ _SERIES: Final[tuple[tuple[str, str, Line], ...]] = (
     ("^", COLORS[2], ":"),
 )
 _LARGEST: Final = 64.0
+_ONE_PLACE: Final = 3.0
+"""Points between two markers below which the upper one hides most of the other."""
+_STEP: Final = 7.0
+"""Points from one to the next of markers that are moved apart."""
 
 
 @dataclass(frozen=True)
@@ -127,26 +127,35 @@ def draw_plane(axes: Axes, plane: Plane, chart: Chart, room: tuple[float, float]
                 linestyle=line,
                 zorder=1,
             )
-    for mark in sorted(plane.marks, key=lambda one: -marker_size(one.size)):
-        _point(axes, mark, chart)
+    ordered = sorted(plane.marks, key=lambda one: -marker_size(one.size))
+    drawn = [(mark, _point(axes, mark, chart)) for mark in ordered]
     axes.margins(0.1)
     axes.autoscale_view()
-    for mark in (one for one in plane.marks if one.says):
-        _say(axes, mark, room[0] - 0.6)
+    _widen(axes, plane.x, plane.y)
+    inches = (room[0] - 0.6, room[1] - 0.7)
+    aside = {} if plane.is_joined else _aside(axes, ordered, inches)
+    for mark, lines in drawn:
+        if mark in aside:
+            moved = axes.transData + ScaledTranslation(aside[mark] / 72, 0, axes.figure.dpi_scale_trans)
+            for part in lines:
+                part.set_transform(moved)
+        if mark.says:
+            _say(axes, mark, aside.get(mark, 0.0), inches[0])
     axes.grid(color="#E6E6E6", linewidth=0.5)
     axes.set_axisbelow(True)
     if not plane.marks:
         axes.text(0.5, 0.5, "nothing to draw: see below", transform=axes.transAxes, ha="center", va="center")
 
 
-def _point(axes: Axes, mark: Mark, chart: Chart) -> None:
-    """One point with its intervals, its ring and its word."""
+def _point(axes: Axes, mark: Mark, chart: Chart) -> list[Line2D]:
+    """One point with its intervals and its ring."""
+    lines: list[Line2D] = []
     look = look_of(mark.name, mark.kind, chart)
     x, y = mark.x, mark.y
     for number, ends in ((x, ((x.low, x.high), (y.value, y.value))), (y, ((x.value, x.value), (y.low, y.high)))):
         if number.low is not None and number.high is not None:
-            axes.plot(*ends, color="#555555", linewidth=0.8, zorder=2)
-    axes.plot([x.value], [y.value], **look.style(mark.size), zorder=3, label=f"{mark.kind}: {mark.name}")
+            lines += axes.plot(*ends, color="#555555", linewidth=0.8, zorder=2)
+    lines += axes.plot([x.value], [y.value], **look.style(mark.size), zorder=3, label=f"{mark.kind}: {mark.name}")
     if mark.is_chosen:
         ring: dict[str, Any] = {
             "marker": "o",
@@ -154,24 +163,61 @@ def _point(axes: Axes, mark: Mark, chart: Chart) -> None:
             "markerfacecolor": "none",
             "markeredgewidth": 1.2,
         }
-        axes.plot([x.value], [y.value], markeredgecolor="black", linestyle="none", zorder=4, label="chosen", **ring)
+        lines += axes.plot(
+            [x.value], [y.value], markeredgecolor="black", linestyle="none", zorder=4, label="chosen", **ring
+        )
+    return lines
 
 
-def _say(axes: Axes, mark: Mark, inches: float) -> None:
-    """The word of a point, to its right where there is room on axes of that width."""
-    place = (mark.x.value, mark.y.value)
-    across, upwards = axes.transAxes.inverted().transform(axes.transData.transform(place))
+def _share(axes: Axes, mark: Mark) -> tuple[float, float]:
+    """Where a point lies, as shares of the axes' width and height."""
+    across, upwards = axes.transAxes.inverted().transform(axes.transData.transform((mark.x.value, mark.y.value)))
+    return float(across), float(upwards)
+
+
+def _aside(axes: Axes, marks: Sequence[Mark], inches: tuple[float, float]) -> dict[Mark, float]:
+    """By how many points markers that would hide each other on axes of that size are moved to the right."""
+    groups: list[list[Mark]] = []
+    for mark in marks:
+        place = _share(axes, mark)
+        for group in groups:
+            gaps = [(a - b) * size * 72 for a, b, size in zip(place, _share(axes, group[0]), inches, strict=True)]
+            if hypot(*gaps) < _ONE_PLACE and mark.name != group[0].name:
+                group.append(mark)
+                break
+        else:
+            groups.append([mark])
+    return {
+        mark: _STEP * (at - (len(group) - 1) / 2) for group in groups if len(group) > 1 for at, mark in enumerate(group)
+    }
+
+
+def _say(axes: Axes, mark: Mark, aside: float, inches: float) -> None:
+    """The word of a point: to its right where there is room on axes of that width; above its middle, but at the top."""
+    across, upwards = _share(axes, mark)
     away = marker_size(mark.size) / 2 + 2
     is_left = len(mark.says) * LETTER * 8 + away > (1 - across) * inches * 72
+    is_top = upwards > 0.85
     axes.annotate(
         mark.says,
-        place,
-        xytext=(-away if is_left else away, -away if upwards > 0.9 else away),
+        (mark.x.value, mark.y.value),
+        xytext=(aside - away if is_left else aside + away, 0 if is_top else away),
         textcoords="offset points",
         ha="right" if is_left else "left",
-        va="top" if upwards > 0.9 else "bottom",
+        va="center" if is_top else "bottom",
         zorder=5,
     )
+
+
+def _widen(axes: Axes, x: Axis, y: Axis | None) -> None:
+    """Make an axis at least ten steps of the last digit that tables show wide: less is rounding, and no gap."""
+    for one, interval, widened in ((x, axes.get_xlim(), axes.set_xlim), (y, axes.get_ylim(), axes.set_ylim)):
+        if one is None or not one.decimals or one.is_log or one.limits is not None:
+            continue
+        least, (low, high) = 10.0 ** (1 - one.decimals), interval
+        if high - low < least:
+            middle = round((low + high) / 2, one.decimals)
+            widened(middle - least / 2, middle + least / 2)
 
 
 def draw_rows(axes: Axes, rows: Rows, room: tuple[float, float], widest: int) -> None:
@@ -208,6 +254,7 @@ def draw_rows(axes: Axes, rows: Rows, room: tuple[float, float], widest: int) ->
     for text, row in zip(axes.get_yticklabels(), rows.rows, strict=True):
         text.set_fontstyle("italic" if row.kind == "reference" else "normal")
     axes.set_ylim(max(1, len(rows.rows)) - 0.4, -0.6)
+    _widen(axes, rows.x, None)
     axes.grid(color="#E6E6E6", linewidth=0.5)
     axes.set_axisbelow(True)
     axes.tick_params(axis="y", length=0)
@@ -229,34 +276,6 @@ def _row_style(marker: str, color: str, at: int) -> dict[str, Any]:
     return {"marker": marker, "markerfacecolor": face, "markeredgecolor": color, "markersize": 4.5}
 
 
-def draw_matrix(axes: Axes, matrix: Matrix, *, is_numbered: bool) -> None:
-    """A cell for each two methods: the share in its colour and as a number, with what it is of."""
-    n = len(matrix.names)
-    axes.set_title(matrix.title)
-    axes.set_facecolor("#DDDDDD")
-    shares = [[matrix.share(row, column) for column in range(n)] for row in range(n)]
-    empty = [[share is None or row == column for column, share in enumerate(own)] for row, own in enumerate(shares)]
-    filled = np.ma.masked_array([[50.0 if share is None else share for share in own] for own in shares], empty)
-    if n:
-        axes.pcolormesh(
-            range(n + 1), range(n + 1), filled, cmap=DIVERGING, vmin=0, vmax=100, edgecolors="white", linewidth=0.6
-        )
-    for row in range(n):
-        for column in range(n):
-            share = shares[row][column]
-            text = "" if row == column else "—" if share is None else f"{share:.0f}\n{matrix.decided(row, column)}"
-            if text and is_numbered:
-                color = "black" if share is None else readable_on(DIVERGING(share / 100))
-                axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", color=color, linespacing=1.05)
-    axes.set_xticks([at + 0.5 for at in range(n)], matrix.names, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks([at + 0.5 for at in range(n)], matrix.names)
-    axes.set_xlim(0, max(1, n))
-    axes.set_ylim(max(1, n), 0)
-    axes.set_xlabel("against the column")
-    axes.set_ylabel("the row won")
-    axes.tick_params(length=0)
-
-
 def _lines(text: str, inches: float, *, bold: bool = False) -> str:
     """The text in lines of that width."""
     return fill(text, max(12, int(inches * 72 / (8 * (BOLD if bold else LETTER)))))
@@ -269,6 +288,7 @@ def _scale(axes: Axes, x: Axis, y: Axis | None, room: tuple[float, float]) -> No
             continue
         arrow = {"up": " better\u00a0→", "down": " ←\u00a0better", "none": ""}[one.direction]
         axis.set_label_text(_lines(f"{one.label}{arrow}", inches))
+        axis.set_major_formatter(ScalarFormatter(useOffset=False))  # no 1e-11+10e1 beside the axis
         if one.is_log:
             (axes.set_xscale if one is x else axes.set_yscale)("log")
             axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -276,16 +296,3 @@ def _scale(axes: Axes, x: Axis, y: Axis | None, room: tuple[float, float]) -> No
             axis.set_minor_formatter(NullFormatter())
         if one.limits is not None:
             (axes.set_xlim if one is x else axes.set_ylim)(*one.limits)
-
-
-def readable_on(color: Sequence[float] | str) -> str:
-    """Black or white, whichever is read more easily on a colour."""
-    light = luminance(color)
-    return "black" if (light + 0.05) / 0.05 >= 1.05 / (light + 0.05) else "white"
-
-
-def luminance(color: Sequence[float] | str) -> float:
-    """Relative luminance of a colour, 0 to 1 (WCAG 2.2)."""
-    rgb = to_rgb(color if isinstance(color, str) else tuple(color[:3]))  # type: ignore[arg-type]
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in rgb]
-    return float(sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True)))

@@ -6,9 +6,11 @@ and machines than ours: they stand in columns of their own, and are never ranked
 
 import csv
 from collections.abc import Mapping
+from decimal import ROUND_HALF_UP, Decimal
 from functools import cache
 from pathlib import Path
 
+from results.digits import signed
 from results.layout import Column, Figure, PaperForm, Published
 from results.sheets import ABSENT
 
@@ -24,7 +26,7 @@ def rows_of(file: str) -> tuple[dict[str, str], ...]:
         return tuple(csv.DictReader(lines))
 
 
-def figures(published: Published, column: Column, site: str, label: str) -> tuple[float | None, ...]:
+def figures(published: Published, column: Column, site: str, label: str) -> tuple[Decimal | None, ...]:
     """What the paper prints for that column and row, one entry for each set of rows it is looked for in.
 
     None where it prints nothing; no entries where the column has no figure.
@@ -56,30 +58,48 @@ def places(published: Published, site: str) -> list[dict[str, str] | None]:
 
 
 def shown(published: Published, column: Column, site: str, label: str) -> str:
-    """The figures as they stand in the table; empty where the paper has none for that row."""
+    """The figures as they stand in the paper, digit for digit, those that are worked out of two rows rounded.
+
+    Empty where the paper has none for that row.
+    """
     found = figures(published, column, site, label)
     if all(one is None for one in found):
         return ""
     figure = published.figures[column.heading]
     texts = []
     for one, where in zip(found, places(published, site), strict=True):
-        spread = _printed(published, figure.spread, label, where) if figure.spread else None
-        behind = "" if spread is None else f" ± {figure.scale * spread:.{column.decimals}f}"
-        texts.append(ABSENT if one is None else f"{one:.{column.decimals}f}{behind}")
+        spread = _entry(published, figure.spread, label, where) if figure.spread else ""
+        behind = f" ± {spread}" if spread else ""
+        text = ABSENT if one is None else f"{rounded(one, column.decimals) if figure.over else one:f}"
+        texts.append(text + behind)
     return " / ".join(texts)
 
 
-def _printed(published: Published, column: str, label: str, where: dict[str, str] | None) -> float | None:
-    """What stands in a column of the row of that label; None where there is nothing, or no such row."""
+def difference(ours: float, theirs: Decimal, decimals: int) -> str:
+    """By how much a number of ours is larger than one of the paper's, rounded once, with its sign."""
+    return signed(float(rounded(Decimal(repr(ours)) - theirs, decimals)), decimals)
+
+
+def rounded(number: Decimal, decimals: int) -> Decimal:
+    """The number with so many digits after the point; halves are rounded away from zero."""
+    return number.quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP)
+
+
+def _entry(published: Published, column: str, label: str, where: Mapping[str, str] | None) -> str:
+    """What stands in a column of the row of that label; empty where there is nothing, or no such row."""
     if where is None:
-        return None
-    for row in rows_of(published.file):
-        if {published.key: published.keys.get(label, label), **where}.items() <= row.items():
-            return float(row[column]) if row[column] else None
-    return None
+        return ""
+    wanted = {published.key: published.keys.get(label, label), **where}
+    return next((row[column] for row in rows_of(published.file) if wanted.items() <= row.items()), "")
 
 
-def _figure(published: Published, figure: Figure, label: str, where: dict[str, str] | None) -> float | None:
+def _printed(published: Published, column: str, label: str, where: Mapping[str, str] | None) -> Decimal | None:
+    """The number that stands there, with all digits that are printed; None where there is none."""
+    text = _entry(published, column, label, where)
+    return Decimal(text) if text else None
+
+
+def _figure(published: Published, figure: Figure, label: str, where: Mapping[str, str] | None) -> Decimal | None:
     """One figure, in the unit of the column."""
     value = _printed(published, figure.column, label, where)
     if value is None:

@@ -4,10 +4,11 @@ import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from results import published
-from results.digits import footnote, shown, signed
+from results.digits import footnote, shown
 from results.filling import EXPANSION, NOT_PRINTED, warnings_of
 from results.layout import Beside, Column, Layout, PaperForm, Site
 from results.lines import exact
@@ -86,7 +87,7 @@ def settings_sheet(
         measured = Cell(shown(EXPANSION, summary), notes=noted(footnote(summary), notes), value=summary.mean)
         if beside == "cell":
             text = theirs.get(spec.form.columns[3].column, "")
-            gap = "" if summary.mean is None or not text else signed(round(summary.mean, 2) - float(text), 2)
+            gap = "" if summary.mean is None or not text else published.difference(summary.mean, Decimal(text), 2)
             measured = _with(measured, text, gap, notes)
         words = (one.site.label, one.site.module)
         rows.append(Row(words, (*cells, measured), spec.label, False, one.site, summary.mean))

@@ -1,5 +1,6 @@
 """The tables that are one number per row and metric, as data; the paper's Tables 2 to 5 and 7, and three of our own."""
 
+from decimal import Decimal
 from functools import partial
 from typing import Final
 
@@ -122,12 +123,13 @@ STRUCTURE: Final = TableSpec(
     published=Published(
         file="table4.csv",
         says="Table 4 of Bağcı et al. 2026, DINOv2 ViT-B/14, 768 units, 6,144 atoms; its coherence has the arrow up, "
-        "although 100 means duplicate atoms. ELUDe's dictionary is its merger (output) unless a column says input",
+        "although 100 means duplicate atoms. Deviations as printed, which seems to be in shares of 1. ELUDe's "
+        "dictionary is its merger (output) unless a column says input",
         key="method",
         figures={
-            "stability": Figure("stability", scale=0.01),
-            "eff. rank": Figure("effective_rank"),
-            "coherence, paper's": Figure("coherence"),
+            "stability": Figure("stability", scale=Decimal("0.01"), spread="stability_std"),
+            "eff. rank": Figure("effective_rank", spread="effective_rank_std"),
+            "coherence, paper's": Figure("coherence", spread="coherence_std"),
         },
     ),
 )
@@ -153,9 +155,9 @@ EFFICIENCY: Final = TableSpec(
         "the backbone of the same table; its transcoder seems to be of the kind of transcoder_d_in",
         key="method",
         figures={
-            "ms a batch": Figure("ms_per_batch"),
+            "ms a batch": Figure("ms_per_batch", spread="ms_per_batch_std"),
             "times the backbone": Figure("ms_per_batch", over="backbone"),
-            "peak MB": Figure("peak_mem_mb"),
+            "peak MB": Figure("peak_mem_mb", spread="peak_mem_mb_std"),
         },
         keys={"transcoder_d_in": "transcoder"},
     ),

@@ -158,7 +158,7 @@ def _to_csv(spec: TableSpec, summaries: Summaries, layout: Layout) -> str:
 
     def texts(site: Site, label: str, column: Column) -> list[str]:
         found = published.figures(source, column, site.label, label) if source else ()
-        numbers = [exact(one) for one in found] or [""] * len(papers)
+        numbers = [exact(None if one is None else float(one)) for one in found] or [""] * len(papers)
         return [*([site.machine] if spec.by_machine else []), *numbers]
 
     lines: list[Line] = [

@@ -31,7 +31,8 @@ from results.figures import FIGURES, FORMATS, WIDTHS, NothingToDrawError, chart,
 from results.layout import Column, Layout
 from results.panels import Finding
 from results.plots import LOOK, SIZE, figure_of, to_bytes
-from results.plots_panels import COLORS, DIVERGING, MARKERS, REFERENCE_MARKERS, luminance, readable_on
+from results.plots_matrix import DIVERGING, luminance, readable_on
+from results.plots_panels import COLORS, MARKERS, REFERENCE_MARKERS
 from results.published import rows_of
 from results.records import Record
 from results.specs import ABLATIONS, EFFICIENCY, STRUCTURE
@@ -140,6 +141,7 @@ def test_a_figure_says_in_words_what_it_shows() -> None:
     assert title == "Faithfulness and interpretability"
     assert desc == described(chart("pareto", **material_of(folder)))
     assert "Front: elude." in desc
+    assert "; elude 100 [100, 100], 71.47 [70.59, 72.34], expansion 6.76." in desc
     assert "Missing: pure, dnrwcv at shapes, photos: virtual units" in desc
 
 

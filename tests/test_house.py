@@ -32,7 +32,7 @@ HOMES = {
     "datasets": {"bench/image_tables.py"},
     "pyarrow": {"results/parquet.py"},
     "httpx2": {"judges/link.py"},
-    "matplotlib": {"methods/sae.py", "results/plots.py", "results/plots_panels.py"},
+    "matplotlib": {"methods/sae.py", "results/plots.py", "results/plots_matrix.py", "results/plots_panels.py"},
     "triton": {"methods/clustering/kernels.py"},
     "vllm": set(),
 }

@@ -10,14 +10,19 @@ from pathlib import Path
 import pytest
 from test_tables import SPEC, cells_of, complete, ending, layout_of, measured
 
+from bench.folder import layout_of as layout_of_plan
+from bench.folder import read_plan
+from results.filling import row_name
 from results.latex import PACKAGES, escape
-from results.layout import Layout, Site
-from results.paper import PAPER_TABLE1, PAPER_TABLE2, PAPER_TABLE9
+from results.layout import Layout, Site, TableSpec
+from results.markdown import aligned
+from results.paper import PAPER_TABLE1, PAPER_TABLE2, PAPER_TABLE5, PAPER_TABLE9, PAPER_TABLES
 from results.records import Record
 from results.specs import LEADERBOARD, STRUCTURE, VERDICTS
 from results.sweeps import SWEEPS
 from results.tables import TABLES, render
 
+RESULTS = Path(__file__).resolve().parent.parent / "results"
 ODD = '"><script>alert(1)</script>&_%$#{}~^\\|`*[x] --é中'
 
 
@@ -101,6 +106,11 @@ def test_marks_and_footnotes_are_the_same_in_every_format() -> None:
         assert all(mark in texts[form] for mark in marks), form
 
 
+def test_no_column_of_markdown_is_too_narrow_for_its_rule() -> None:
+    rule = aligned([["a", "n"], ["b", "1"]], n_words=1)[1]
+    assert rule == "| --- | --: |"  # GitHub reads no table where a colon stands without a hyphen
+
+
 def test_latex_keeps_every_special_character_as_text() -> None:
     assert escape(r"a_b & 50 % of $x$ #1 {y} ~ ^ \cmd") == (
         r"a\_b \& 50 \% of \$x\$ \#1 \{y\} \textasciitilde{} \textasciicircum{} \textbackslash{}cmd"
@@ -162,10 +172,25 @@ def test_where_the_figures_stand_can_be_chosen_and_csv_is_as_ever() -> None:
     )
     assert columns == render(STRUCTURE, records, layout=layout, format="md")
     assert "paper: coherence" in columns
-    assert "90.00 (paper 100.00, -10.00)" in cells
+    assert "90.00 (paper 100 ± 0.0000, -10.00)" in cells
     assert "paper" not in none.splitlines()[2].replace("coherence, paper's", "")
     once, twice = (render(STRUCTURE, records, layout=layout, format="csv", beside=one) for one in ("cell", None))
     assert once == twice
+
+
+@pytest.mark.parametrize("run", [path.parent for path in sorted(RESULTS.glob("*/run.json"))], ids=lambda run: run.name)
+def test_no_two_rows_of_a_site_are_called_the_same(run: Path) -> None:
+    layout = layout_of_plan(read_plan(run))
+    for spec in PAPER_TABLES:
+        if isinstance(spec, TableSpec):
+            names = [(site.label, row_name(spec, site, label)) for site, label in layout.rows()]
+            assert len(set(names)) == len(names) > 0
+
+
+def test_rows_of_one_method_have_names_of_their_own() -> None:
+    layout = layout_of("transcoder", "transcoder_d_in")
+    rows = cells_of(render(PAPER_TABLE5, [], layout=layout, format="md"))
+    assert {"Transcoder", "Transcoder (inputs' width)"} <= set(rows)
 
 
 def test_of_two_figures_both_differences_are_told() -> None:

@@ -56,7 +56,7 @@ def test_beside_chooses_where_the_paper_s_figures_stand(run: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ([], "NAME: got none; expected the name of a table"),
+        ([], "NAME: got none; expected one of ablations, efficiency, ground_truth, leaderboard, paper-table1"),
         (["leaderboard"], "--run: got none; expected the folder of a run; give one, or --published"),
         (["leaderboard", "--published"], "which is not the paper's; expected one of paper-table1"),
         (["paper-table2", "--published", "--run", "x"], "--published: got --run as well"),

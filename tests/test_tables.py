@@ -267,7 +267,8 @@ def test_where_token_seeds_are_missing_the_footnote_says_how_many_and_why() -> N
     assert rows["b"][0] == "**5.00** (c)"
     assert "- (a) 2 of 3 token seeds (token seed 1: failed: ValueError: bad)\n" in text
     assert "- (c) 1 of 3 token seeds (token seeds 0, 2: not run yet)\n" in text
-    assert "not run yet\n" in text
+    assert rows["c"][0] == "— (e)"
+    assert "- (e) 0 of 3 token seeds (not run yet)\n" in text
 
 
 def test_a_method_that_is_not_expected_at_a_site_has_no_row_there() -> None:

@@ -4,6 +4,7 @@ import csv
 import io
 import statistics
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from bench.folder import layout_of as layout_of_plan
 from bench.folder import read_plan, rendered, states, write_plan
 from metrics.catalogue import ROWS
 from results.layout import Column, Figure, Layout, Published, TableSpec
-from results.published import FOLDER, figures, rows_of
+from results.published import FOLDER, difference, figures, rounded, rows_of
 from results.published import shown as published_as
 from results.records import Record
 from results.specs import ABLATIONS, EFFICIENCY, LEADERBOARD, STRUCTURE
@@ -82,13 +83,14 @@ def test_a_comparison_that_is_missing_says_why() -> None:
     layout = star("a", "b", "c", "d", "e")
     layout = replace(layout, comparisons={key: cell for key, cell in layout.comparisons.items() if key[1] != "e"})
     rows = cells_of(text := render(MIXED, records, layout=layout, format="md"))
-    assert [rows[label][0] for label in "abcde"] == ["— (a)", "— (c)", "— (d)", "— (b)", "— (e)"]
-    assert text.splitlines()[-5:] == [
+    assert [rows[label][0] for label in "abcde"] == ["— (a)", "— (c)", "— (d)", "— (e)", "— (f)"]
+    assert text.splitlines()[-6:] == [
         "- (a) not measured",
-        "- (b) not run yet",
+        "- (b) 0 of 3 init seeds (not run yet)",
         "- (c) no dictionary",
         "- (d) failed: ValueError: one run",
-        "- (e) not compared: that takes two init seeds",
+        "- (e) not run yet",
+        "- (f) not compared: that takes two init seeds",
     ]
 
 
@@ -163,8 +165,8 @@ def printed(table: str, label: str, spec: TableSpec = LEADERBOARD) -> list[str]:
 def test_the_paper_s_figures_stand_beside_ours() -> None:
     assert printed("paper:", "elude") == ["1 / 1", "64.85 / 71.05"]
     assert printed("paper:", "pure") == ["", ""]
-    assert printed("paper:", "elude", STRUCTURE) == ["0.933", "739.6", "100.00"]
-    assert printed("paper:", "elude", EFFICIENCY) == ["437.7", "1.149", "577"]
+    assert printed("paper:", "elude", STRUCTURE) == ["0.9334 ± 0.0308", "739.6 ± 0.06", "100 ± 0.0000"]
+    assert printed("paper:", "elude", EFFICIENCY) == ["437.73 ± 4.22", "1.149", "577.49 ± 5.30"]
     assert printed("paper:", "umap", ABLATIONS) == ["54.24", "-8.48"]
     assert printed("paper:", "min_cluster_size_4", ABLATIONS) == ["61.09", "-1.63"]
     assert "- paper: Table 7 of" in render(ABLATIONS, [], layout=layout_of("umap"), format="md")
@@ -173,6 +175,42 @@ def test_the_paper_s_figures_stand_beside_ours() -> None:
     assert rows[1]["paper_dinov2_vit_b14"] == ""
     assert (rows[2]["paper_dinov2_vit_b14"], rows[2]["paper_augreg_vit_b16"]) == ("64.85", "71.05")
     assert next(row for row in rows if row["metric"] == "r2")["paper_augreg_vit_b16"] == "100.0"
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "decimals", "said"),
+    [(427.9, "427.95", 1, "-0.1"), (5665.2, "5664.75", 0, "0"), (2.0, "1.5", 0, "+1"), (1.0, "1.5", 0, "-1")],
+)
+def test_a_difference_is_of_the_whole_printed_number_and_rounded_once(
+    ours: float, theirs: str, decimals: int, said: str
+) -> None:
+    assert difference(ours, Decimal(theirs), decimals) == said
+
+
+def test_what_is_rounded_of_the_paper_s_is_rounded_as_it_is_printed() -> None:
+    assert str(rounded(Decimal("427.95"), 1)) == "428.0"  # in binary that number is smaller, and gives 427.9
+    assert printed("paper: times", "topk_sae", EFFICIENCY) == ["1.119"]
+
+
+@pytest.mark.parametrize("spec", [one for one in TABLES.values() if isinstance(one, TableSpec) and one.published])
+def test_what_is_not_worked_out_stands_digit_for_digit_as_in_the_file(spec: TableSpec) -> None:
+    source = spec.published
+    assert source is not None
+    n_looked_at = 0
+    for column in spec.columns:
+        figure = source.figures.get(column.heading)
+        if figure is None or figure.scale != 1 or figure.less or figure.over:
+            continue
+        for row in rows_of(source.file):
+            places = source.sites or {"s": source.where[0]}
+            for site in (site for site, where in places.items() if where.items() <= row.items()):
+                wanted = row[figure.column]
+                if figure.spread and row[figure.spread]:
+                    wanted += f" ± {row[figure.spread]}"
+                labels = [label for label, key in source.keys.items() if key == row[source.key]] or [row[source.key]]
+                assert published_as(source, column, site, labels[0]).split(" / ")[0] == wanted
+                n_looked_at += 1
+    assert n_looked_at >= 10
 
 
 def test_a_figure_that_the_paper_leaves_out_is_left_out() -> None:
