@@ -9,8 +9,9 @@ from typing import Any, Final
 from bench.changes import Changes
 from bench.folder import LEDGER, layout_of, outcomes, read_plan, states
 from bench.panels import kind_told_by
-from bench.report_parts import drawings, html_of
+from bench.report_parts import columns_of, drawings, html_of, reading
 from results.layout import Layout
+from results.leaders import leaders
 from results.ledger import unfinished
 from results.records import COMPLETE, FAILED, SKIPPED, Record
 from results.report import Drawing, Report, Sheet, Trouble
@@ -53,6 +54,8 @@ def gathered(folder: Path, command: str) -> Report:
         counts=[(state, n) for state, n in counts.items() if n],
         troubles=troubles(rows),
         leaderboard=next((one for one in sheets if one.name == LEADERBOARD), None),
+        leaders=leaders(columns_of(layout), records, layout) if has_any else [],
+        reading=reading(layout),
         pareto=next((one for one in figures if one.name == PARETO), None),
         tables=[one for one in sheets if one.name != LEADERBOARD and one.name not in told],
         figures=[one for one in figures if one.name != PARETO and not of_panel(one)],
