@@ -19,7 +19,7 @@ from typing import Final, Literal
 
 from PIL import Image, ImageDraw, ImageFont
 
-from results.explored import Atom, Judged, Pictures, Reply, Unit
+from results.explored import Atom, Judged, Pictures, Reply, Unit, headed
 
 CELL: Final = 72
 """Pixels of a side of an image in a unit's gallery."""
@@ -116,13 +116,15 @@ def unit_gallery(
     """
     blocks = []
     if unit.whole is not None:
-        blocks.append((seen.grid(unit.whole, N_PARENT, YELLOW), words_of("unit", unit.whole, score)))
+        blocks.append((seen.grid(unit.whole, N_PARENT, YELLOW), words_of(f"unit {unit.index}", unit.whole, score)))
     shown = unit.parts[:MOST_PARTS]
-    alone = unit.index is None
-    side = [
-        (seen.grid(part, N_ALONE if alone else N_PART, PINK), words_of("atom" if alone else "part", part, score))
-        for part in shown
-    ]
+    if unit.index is None:
+        side = [(seen.grid(one, N_ALONE, PINK), words_of(f"atom {one.index}", one, score)) for one in shown]
+    else:  # parts are counted from 1, as in the report; atoms are what programs call them
+        side = [
+            (seen.grid(one, N_PART, PINK), words_of(f"part {number}, atom {one.index}", one, score))
+            for number, one in enumerate(shown, start=1)
+        ]
     in_row = PARTS_IN_ROW if len(side) <= 4 * PARTS_IN_ROW else 2 * PARTS_IN_ROW
     rows = [beside(side[start : start + in_row]) for start in range(0, len(side), in_row)]
     body = [beside(blocks)] if blocks else []
@@ -134,18 +136,15 @@ def unit_gallery(
     return page([*titled(title, width), whole, *([stacked(below, 2)] if below else [])])
 
 
-def words_of(what: str, atom: Atom, score: str) -> list[str]:
-    """What is printed of an atom: which it is, how large its cluster is, what a metric says of it."""
-    said = [f"{what} {atom.index}"]
+def words_of(name: str, atom: Atom, score: str) -> list[str]:
+    """What is printed of an atom: what it is called, how large its cluster is, what a metric says of it."""
+    said = [name]
     if atom.n_members is not None:
         said.append(f"cluster of {atom.n_members}")
     if score in atom.scores:
         value = atom.scores[score]
-        said.append(f"{LABELS.get(score, score)} {'–' if value is None else f'{value:.1f} %'}")
+        said.append(f"{headed(score)[0]} {'–' if value is None else f'{value:.1f} %'}")
     return said
-
-
-LABELS: Final = {"ms_score": "MS-Score", "ms_score_pach": "MS-Score (Pach)"}
 
 
 def pair_gallery(pair: Judged, seen: Seen, *, remarks: Sequence[str] = ()) -> Image.Image:

@@ -10,6 +10,7 @@ from typing import Final
 from bench.conclusions import panels_of, sites_of
 from bench.judged import REPLIES, Context, counted
 from judges.manifest import Manifest, load
+from judges.planted import SIDES
 from judges.protocol import Choice, Presentation, Verdict
 from judges.replies import stored_identity
 from judges.votes import Votes, consensus
@@ -78,9 +79,10 @@ class Heard:
     def judged(self, one: Presentation) -> Judged:
         """A presentation with its replies."""
         labels, recipes = dict(self.manifest.pool), self.manifest.recipes
+        planted = SIDES.get(one.rung, (one.rung, one.rung))
         sides = [
             Shown(
-                label=f"planted: {one.rung}" if one.rung else labels.get(one.methods[side], one.methods[side]),
+                label=planted[side ^ one.order] if one.rung else labels.get(one.methods[side], one.methods[side]),
                 atom=None if one.rung else one.units[side],
                 images=tuple(recipes.get(one.grids[side], ())),
             )
@@ -97,6 +99,8 @@ class Heard:
             second=sides[1],
             replies=tuple(replies),
             consensus=self.choices.get(one.id),
+            rung=one.rung,
+            right=NAMED[one.expected],
         )
 
 

@@ -10,8 +10,9 @@ from bench import UsageError
 from bench.changes import Changes
 from bench.folder import LEDGER, layout_of, outcomes, read_plan, states
 from bench.panels import kind_told_by
-from bench.report_parts import drawings, html_of
+from bench.report_parts import columns_of, drawings, html_of, reading
 from results.layout import Layout
+from results.leaders import leaders
 from results.ledger import unfinished
 from results.records import COMPLETE, FAILED, SKIPPED, Record
 from results.report import Drawing, Report, Sheet, Trouble
@@ -60,6 +61,8 @@ def gathered(folder: Path, command: str) -> Report:
         counts=[(state, n) for state, n in counts.items() if n],
         troubles=troubles(rows),
         leaderboard=first,
+        leaders=leaders(columns_of(first.name, records, layout), records, layout) if first else [],
+        reading=reading(first.name, records, layout) if first else [],
         pareto=next((one for one in figures if one.name == PARETO), None),
         tables=[one for one in sheets if one is not first and one.name not in told],
         figures=[one for one in figures if one.name != PARETO and not of_panel(one)],

@@ -37,6 +37,21 @@ NULLS: Final = (SAME, EQUAL, SHUFFLED)
 RUNGS: Final = (*LADDER, BLANK, *NULLS)
 """Every kind of planted pair. The right answer is the purer grid, or the one that is not blank."""
 
+_OF_ONE: Final[Mapping[int, str]] = {
+    9: "nine of one class",
+    6: "six of one class",
+    3: "three of one class",
+    0: "nine at random",
+}
+SIDES: Final[Mapping[str, tuple[str, str]]] = {
+    **{rung: (_OF_ONE[purer], _OF_ONE[other]) for rung, (purer, other) in LADDER.items()},
+    BLANK: (_OF_ONE[9], "blank"),
+    SAME: ("a grid", "the same grid"),
+    EQUAL: ("a grid", "a grid as pure"),
+    SHUFFLED: ("a grid", "the same images in another order"),
+}
+"""What the two grids of each rung are, in the order in which a pair is drawn: where one is better, it comes first."""
+
 _NINE: Final = 9
 _MOST_OTHERS: Final = 2  # images of any class but the grid's own
 _PURITIES: Final = (9, 6, 3, 0)

@@ -5,7 +5,7 @@ Everything is escaped. Rows and cells carry what they stand for as data, so that
 
 from collections.abc import Sequence
 from html import escape
-from itertools import groupby
+from itertools import groupby, zip_longest
 from typing import Final
 
 from results.sheets import Cell, Group, Heading, Mark, Row, Sheet, Words
@@ -24,7 +24,7 @@ def to_html(sheet: Sheet) -> str:
         f'<table class="sheet" data-table="{escape(sheet.name)}">',
         f"<caption>{_words(sheet.caption)}</caption>",
         "<thead>",
-        *_heads(sheet),
+        *_heads(sheet, n_names),
         "</thead>",
         *(line for group in sheet.groups for line in _group(group, n_names)),
         "</table>",
@@ -35,9 +35,12 @@ def to_html(sheet: Sheet) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _heads(sheet: Sheet) -> list[str]:
-    """The headings, with groups of columns above them where there are some."""
-    words = "".join(f'<th scope="col">{escape(one)}</th>' for one in sheet.words)
+def _heads(sheet: Sheet, n_names: int) -> list[str]:
+    """The headings, with groups of columns above them where there are some; those of the rows' names are told apart."""
+    kinds = [' class="group"'] * n_names + [' class="name"']
+    words = "".join(
+        f'<th scope="col"{kind}>{escape(one)}</th>' for one, kind in zip_longest(sheet.words, kinds, fillvalue="")
+    )
     numbers = "".join(map(_heading, sheet.headings))
     if not sheet.has_groups:
         return [f"<tr>{words}{numbers}</tr>"]

@@ -7,6 +7,9 @@ from PIL import Image
 
 from results.explored import Atom, Explored, Judged, Pictures, Reply, Shown, Unit
 from results.report import Drawing, Report, Sheet, Trouble, Views
+from results.sheets import Cell, Group, Heading, Row, Span
+from results.sheets import Sheet as TableSheet
+from results.web_tables import to_html
 
 GRID = (4, 4)
 BOLD = '"><b>'
@@ -52,12 +55,26 @@ def leaderboard() -> Sheet:
         )
         attributes = " ".join(f'data-{name}="{escape(str(value))}"' for name, value in data.items())
         rows.append(f'<tr {attributes}>{head}<th scope="row">{escape(label)}</th>{numbers}</tr>')
-    heads = "".join(f'<th scope="col">{name}</th>' for name in ("site", "method", "MS-Score (%) ↑", "expansion"))
+    heads = '<th scope="col" class="group">site</th><th scope="col" class="name">method</th>'
+    heads += "".join(f'<th scope="col">{name}</th>' for name in ("MS-Score (%) ↑", "expansion"))
     table = (
         f'<table class="sheet" data-table="leaderboard"><caption>All methods.</caption><thead><tr>{heads}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table>"
     )
     return Sheet("leaderboard", "Leaderboard", table)
+
+
+def wide() -> Sheet:
+    """A table as wide as the leaderboard of a suite with judges and labels."""
+    headings = tuple(Heading(f"measured so {number} (%)", "up") for number in range(18))
+    cells = tuple(Cell(f"{10 + number}.25 [{number}.5, {20 + number}.5]") for number in range(18))
+    groups = [
+        Group((site,), tuple(Row((label,), cells, label) for label in ("matching_pursuit_sae", *METHODS)))
+        for site in SITES
+    ]
+    caption = (Span("What the numbers are and what the marks mean. " * 12),)
+    sheet = TableSheet("wide", caption, ("site", "method"), headings, tuple(groups))
+    return Sheet("wide", "A wide table", to_html(sheet))
 
 
 def atom(index: int, *, n_inputs: int | None = None, n_members: int | None = None) -> Atom:
@@ -100,7 +117,20 @@ def judged(n: int = 23) -> list[Judged]:
         consensus = None if i % 5 == 0 else "A"
         site = SITES[i % 2]
         pairs.append(Judged(site, "qwen", "llm_panel", f"p{i}", 42, first, other, replies, consensus))
-    return pairs
+    return [*pairs, *planted()]
+
+
+def planted() -> list[Judged]:
+    """One pair whose right answer is known in both orders, judges right once; and one whose sides are alike."""
+    pure, mixed = Shown("nine of one class", None, tuple(range(9))), Shown("nine at random", None, tuple(range(9, 18)))
+    replies = tuple(Reply(f"judge-{choice}", choice, "", "", choice) for choice in "AB")
+    rung = "9 against random"
+    head = ("shapes", "qwen", "llm_panel")
+    return [
+        Judged(*head, "q0", -1, pure, mixed, replies, "A", rung, "A"),
+        Judged(*head, "q1", -1, mixed, pure, replies, "A", rung, "B"),
+        Judged(*head, "q2", -1, pure, pure, replies, None, "same grid", None),
+    ]
 
 
 def views() -> Views:
@@ -123,7 +153,7 @@ def report() -> Report:
         troubles=[Trouble("failed", f"ValueError: {SCRIPT}", (f"photos/{BOLD}/t42/i42",))],
         leaderboard=leaderboard(),
         pareto=drawing,
-        tables=[],
+        tables=[wide()],
         figures=[Drawing("latency", "Latency", "Bars, one for each method", SVG)],
         panels=["Judged by one model."],
         panel_tables=[],
@@ -132,4 +162,9 @@ def report() -> Report:
         next_step="Run the suite.",
         views=views(),
         left_out=["90 of 96 units"],
+        leaders=[f"shapes: {BOLD} is best by MS-Score, 41.50 %."],
+        reading=[
+            ("Columns", [("MS-Score (%)", "Mean over scored atoms. More is better.")]),
+            ("Methods", [(BOLD, IMG)]),
+        ],
     )

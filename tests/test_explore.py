@@ -23,6 +23,8 @@ from bench.registry import Registry
 from bench.runner import run
 from bench.stages import StartWorkshop
 from bench.suites import load_suite, suite_of
+from judges.drawn import present
+from judges.planted import EASIEST, NULLS, SIDES
 from results.explored import Pictures
 from results.report import Views
 
@@ -258,6 +260,25 @@ def test_pairs_come_with_both_orders_and_the_consensus_of_their_replies(everythi
     assert len(real) == 36  # 6 pairs of methods, 3 pairs of atoms each, 2 orders
     assert all((pair.second, pair.first) in shown for pair in real)
     assert {pair.kind for pair in pairs} == {"proxy_panel"}
+
+
+def test_of_planted_pairs_it_is_told_which_side_is_right(bench: Bench, everything: Everything) -> None:
+    heard = heard_in(bench.folder)[0][0]
+    known: dict[str, Any] = {
+        "methods": ("", ""),
+        "units": (-1, -1),
+        "grids": ("g", "h"),
+        "site": "shapes",
+        "token_seed": -1,
+    }
+    better, other = SIDES[EASIEST]
+    first, second = (heard.judged(one) for one in present(**known, rung=EASIEST, expected="A"))
+    assert (first.first.label, first.second.label, first.right, first.rung) == (better, other, "A", EASIEST)
+    assert (second.first.label, second.second.label, second.right) == (other, better, "B")
+    drawn = [pair for pair in everything[0].judged if pair.first.atom is None]
+    assert {pair.rung for pair in drawn} == set(NULLS)  # too few images for the others
+    assert all({pair.first.label, pair.second.label} == {*SIDES[pair.rung]} for pair in drawn)
+    assert all(pair.right is None for pair in everything[0].judged)
 
 
 def test_what_a_cache_lost_is_told(bench: Bench, tmp_path: Path) -> None:

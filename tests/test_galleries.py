@@ -1,6 +1,7 @@
 """Galleries as pictures: where images, frames and marks stand, and what becomes of texts."""
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,6 +79,20 @@ def test_parts_are_wrapped_in_rows_and_those_that_are_too_many_are_told() -> Non
     many = unit_gallery(Unit(0, None, (atom(0, 0, 4),) * 60), SEEN, title="t")
     assert many.width < 3000
     assert many.height > 3 * few.height
+
+
+def test_parts_are_counted_from_one_and_atoms_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+
+    def kept(line: str, *sizes: int, **looks: Any) -> Image.Image:
+        said.append(line)
+        return text(line, *sizes, **looks)
+
+    monkeypatch.setattr("bench.galleries.text", kept)
+    unit_gallery(UNIT, SEEN, title="t")
+    shown = sorted(line for line in said if line.startswith(("unit", "part")))
+    assert shown == ["part 1, atom 8", "part 2, atom 9", "unit 3"]
+    assert said.count("MS-Score 50.0 %") == 2
 
 
 def test_an_atom_by_itself_shows_nine() -> None:

@@ -14,7 +14,7 @@ from jaxtyping import Int
 
 from judges.drawn import Drawn
 from judges.grids import grid_digest
-from judges.planted import BLANK, EASIEST, EQUAL, LADDER, NULLS, RUNGS, SAME, SHUFFLED, planted
+from judges.planted import BLANK, EASIEST, EQUAL, LADDER, NULLS, RUNGS, SAME, SHUFFLED, SIDES, planted
 from judges.protocol import Presentation, Settings
 
 DIGEST = partial(grid_digest, "data", cell_px=48)
@@ -75,6 +75,19 @@ def test_the_purer_grid_is_the_right_answer_in_both_orders() -> None:
         assert a == better
         assert b == worse if worse else b <= 2
         assert one.expected == ("A" if purities[0] > purities[1] else "B")
+
+
+def test_sides_are_called_what_they_are_in_the_order_of_the_draw() -> None:
+    numbers = {"nine": 9, "six": 6, "three": 3}
+    assert tuple(SIDES) == RUNGS
+    for one in DRAWN.presentations:
+        words = SIDES[one.rung] if one.order == 0 else SIDES[one.rung][::-1]
+        for said, images in zip(words, shown(DRAWN, one), strict=True):
+            if said.endswith("of one class"):
+                assert purity(images) == numbers[said.split()[0]]
+            assert (said == "blank") == (not images)
+        if one.rung == EASIEST:
+            assert words["AB".index(one.expected)] == "nine of one class"
 
 
 def test_a_blank_grid_is_never_right() -> None:

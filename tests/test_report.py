@@ -14,11 +14,19 @@ from pathlib import Path
 
 import made_report
 import pytest
+from test_tables import SPEC, ending, layout_of, measured
 from typer.testing import CliRunner
 
 from bench import UsageError
 from bench.cli import app
+from bench.folder import layout_of as run_layout
+from bench.report_parts import columns_of, reading
+from results.layout import Layout
+from results.leaders import leaders
+from results.records import Record
 from results.report import Views, page, size_of, size_of_picture
+from results.specs import LEADERBOARD
+from results.tables import render
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -93,6 +101,52 @@ def test_data_come_back_as_they_were(made: str) -> None:
 def test_text_that_is_no_utf8_is_shown_as_what_it_is() -> None:
     broken = replace(made_report.report(), warnings=["a path \udcff"])
     assert r"a path \udcff" in page(broken).encode("utf-8").decode("utf-8")
+
+
+def ranked(n_seeds: int = 1, sites: str = "s") -> tuple[list[Record], Layout]:
+    """By score, c and a are close together, b is behind, and the reference is above all of them."""
+    numbers = {"a": (50.0, 48.0, 52.0), "b": (40.0, 39.0, 41.0), "c": (53.0, 51.5, 54.0), "r": (99.0, 98.0, 99.5)}
+    layout = layout_of(*numbers, n_seeds=n_seeds, references=frozenset("r"), sites=sites)
+    records = []
+    for (site, label, seed, _), cell in layout.cells.items():
+        score, low, high = numbers[label]
+        if site != "x":  # nothing was measured there
+            known = {"interval": "bootstrap", "low": low, "high": high}
+            records += [measured(cell, "score", score + seed * (3 if label == "c" else 1), **known)]
+            records += [measured(cell, "loss", 1.0, **known | {"low": 0.5, "high": 1.5}), ending(cell)]
+    return records, layout
+
+
+def test_the_best_is_told_with_those_that_its_interval_reaches() -> None:
+    assert leaders(SPEC.columns, *ranked()) == [
+        "s: c is best by score, 53.00 [51.5, 54.0] %; its 95 % interval overlaps that of a."
+    ]
+    gap, score, loss = SPEC.columns[2], SPEC.columns[0], SPEC.columns[1]
+    assert leaders((gap, loss, score), *ranked()) == [
+        "s: a and b and c are best by loss, 1.0 [0.5, 1.5]; their 95 % interval overlaps no other's."
+    ]
+    assert leaders((gap,), *ranked()) == []
+    records, layout = ranked(n_seeds=2, sites="sx")
+    assert leaders((score,), records, layout) == [
+        "s: c is best by score, 54.50 ± 2.12 %; its mean ± standard deviation overlaps no other's."
+    ]
+    alone = replace(layout, references=frozenset("rab"))
+    assert leaders((score,), records, alone) == []
+
+
+def test_every_column_of_the_leaderboard_is_explained_in_a_line() -> None:
+    plan = json.loads((ROOT / "results/quick/run.json").read_text())
+    layout = run_layout(plan)
+    (_, columns), (_, methods) = reading("leaderboard", [], replace(layout, measured=None))
+    told = dict(columns)
+    assert "plugin" not in " ".join(told.values())
+    assert told["MS-Score (%)"].startswith("Mean over scored atoms: 100")
+    assert told["MS-Score (%)"].endswith("More is better.")
+    assert told["KL"].endswith("In nats.")
+    assert len(columns) == len({*told}) == len(columns_of("leaderboard", [], replace(layout, measured=None))) + 1
+    assert [label for label, _ in methods] == plan["labels"]
+    shown = render(LEADERBOARD, [], layout=layout, format="html", beside="nothing").count("data-direction")
+    assert shown == len(columns_of("leaderboard", [], layout))
 
 
 def test_headings_are_in_order(made: str) -> None:
@@ -175,6 +229,13 @@ def test_a_run_without_a_leaderboard_begins_with_its_own_table(name: str, tmp_pa
     assert "No results yet" not in text
     (first, *_) = [attrs["data-table"] for tag, attrs in Reader(text).elements if "data-table" in attrs]
     assert first == json.loads((ROOT / "results" / name / "run.json").read_text())["tables"][0]
+
+
+def test_the_leaderboard_says_who_leads_and_how_to_read_it(of_planted: str) -> None:
+    board = of_planted[of_planted.index('<section id="leaderboard"') : of_planted.index('<section id="pareto"')]
+    assert '<p class="leader">' in board[: board.index("<table")]
+    assert "is best by MS-Score" in board
+    assert board.index("<summary>How to read it</summary>") > board.index("</table>")
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """The report in a real Chromium: nothing is fetched, nothing that is text runs, and everything on it can be used."""
 
+import base64
+import re
 from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any
@@ -143,7 +145,7 @@ def test_keys_alone_sort_filter_and_choose(opened: Any) -> None:
     while not opened.execute_script("return document.activeElement.matches('.parts button')"):
         press(Keys.TAB)
     press(Keys.TAB, Keys.ENTER)
-    soon(opened, SHOWN, ["Unit 0, part 1"])
+    soon(opened, SHOWN, ["elude: Unit 0, part 1, atom 0"])
     soon(opened, "return document.activeElement.getAttribute('aria-pressed')", "true")
     style = opened.execute_script("return getComputedStyle(document.activeElement).outlineStyle")
     assert style == "solid"
@@ -153,9 +155,9 @@ def test_units_are_explored_compared_and_found_again(opened: Any) -> None:
     units = in_section("units")
     choose(opened, "Site", "photos", units)
     choose(opened, "Unit", "unit 2, 3 parts", units)
-    soon(opened, SHOWN, ["Unit 2, whole"])
+    soon(opened, SHOWN, ["elude: Unit 2, whole"])
     click(opened, ".parts button[data-part='7']")
-    soon(opened, SHOWN, ["Unit 2, part 2"])
+    soon(opened, SHOWN, ["elude: Unit 2, part 2, atom 7"])
     atom = made_report.explored("photos", "elude").units[2].parts[1]
     numbers = dict(
         opened.execute_script(
@@ -165,7 +167,9 @@ def test_units_are_explored_compared_and_found_again(opened: Any) -> None:
     )
     assert numbers["instances in its cluster"] == str(atom.n_members)
     assert numbers["input dimensions it owns"] == str(atom.n_inputs)
-    assert float(numbers["ms_score"]) == pytest.approx(atom.scores["ms_score"], abs=0.06)
+    score, unit = numbers["MS-Score"].split(" ")  # as tables call it
+    assert float(score) == pytest.approx(atom.scores["ms_score"], abs=0.06)
+    assert unit == "%"
     assert numbers["hoyer"] == "–"
     codes = opened.execute_script(
         "return [...document.querySelectorAll('.exemplars figcaption')]"
@@ -177,13 +181,13 @@ def test_units_are_explored_compared_and_found_again(opened: Any) -> None:
     second = "*[@aria-label='Second method']"
     choose(opened, "Method", made_report.BOLD, second)
     choose(opened, "Unit", "atom 12", second)
-    soon(opened, SHOWN, ["Unit 2, part 2", "Atom 12"])
+    soon(opened, SHOWN, ["elude: Unit 2, part 2, atom 7", f"{made_report.BOLD}: Atom 12"])
     click(opened, "#units [data-state=marks]")
     soon(opened, "return document.querySelectorAll('.exemplars .spot').length", 20)
     link = opened.find_element("id", "units-link").get_attribute("href")
     opened.switch_to.new_window("tab")
     opened.get(link)
-    soon(opened, SHOWN, ["Unit 2, part 2", "Atom 12"])
+    soon(opened, SHOWN, ["elude: Unit 2, part 2, atom 7", f"{made_report.BOLD}: Atom 12"])
     soon(opened, "return document.querySelectorAll('.exemplars .spot').length", 20)
     assert opened.execute_script("return document.activeElement.id") == "units"
     opened.close()
@@ -193,7 +197,45 @@ def test_units_are_explored_compared_and_found_again(opened: Any) -> None:
     opened.back()
     opened.back()
     opened.back()
-    soon(opened, SHOWN, ["Unit 2, part 2"])
+    soon(opened, SHOWN, ["elude: Unit 2, part 2, atom 7"])
+
+
+def test_what_is_chosen_is_where_the_address_lands_and_nothing_moves_meanwhile(opened: Any) -> None:
+    for section, label, text in (("units", "Site", "photos"), ("pairs", "Judges", "they disagree")):
+        choose(opened, label, text, in_section(section))
+        soon(opened, "return new URLSearchParams(location.hash.slice(1)).get('at')", section)
+        assert opened.execute_script("return document.activeElement.id") != section
+        opened.back()
+        soon(opened, "return new URLSearchParams(location.hash.slice(1)).get('at') === arguments[0]", False, section)
+        assert opened.execute_script("return document.activeElement.id") != section
+        opened.forward()
+    here = opened.current_url
+    visit(opened, here)
+    soon(opened, "return document.activeElement.id", "pairs")
+    soon(opened, "return document.querySelector('#units select').value", "photos")
+
+
+@pytest.mark.parametrize(
+    ("link", "said"),
+    [
+        ("us=shapes&a=elude~42~42&au=77", "unit 77 of elude is not on this page; unit 0 is shown"),
+        ("us=shapes&a=topk_sae~42~42&au=3", "atom 3 of topk_sae is not on this page; atom 0 is shown"),
+        ("us=shapes&a=elude~42~42&au=1&ap=9", "atom 9 of unit 1 of elude is not on this page; Unit 1, whole is shown"),
+        ("us=shapes&a=nosuch~42~42", "nosuch at shapes is not on this page; elude is shown"),
+        ("us=shapes&a=elude~42~42&b=pure~1~2", "pure at shapes is not on this page; topk_sae is shown"),
+        ("us=nowhere&a=elude~42~42", "site nowhere is not on this page; shapes is shown"),
+    ],
+)
+def test_a_link_to_what_is_not_here_says_so(opened: Any, address: str, link: str, said: str) -> None:
+    visit(opened, f"{address}#at=units&{link}")
+    status = "return document.getElementById('units-said').textContent"
+    soon(opened, "return document.querySelectorAll('.pane').length", 2 if "&b=" in link else 1)
+    assert opened.execute_script(status).startswith(f"{said}. ")
+    choose(opened, "Site", "photos", in_section("units"))
+    choose(opened, "Method", "topk_sae", in_section("units"))
+    choose(opened, "Unit", "atom 4", in_section("units"))
+    if "&b=" not in link:
+        soon(opened, status, "topk_sae: Atom 4")
 
 
 def test_the_mark_lies_where_the_token_is(opened: Any, address: str) -> None:
@@ -231,7 +273,78 @@ def test_judged_pairs_are_filtered_and_replies_are_text(opened: Any) -> None:
         ["round things", made_report.IMG],
     )
     click(opened, ".pair h4 a")
-    soon(opened, SHOWN, ["Unit 0, part 1"])
+    soon(opened, SHOWN, ["elude: Unit 0, part 1, atom 0"])
+    soon(opened, "return document.activeElement.id", "units")
+
+
+def test_planted_pairs_say_who_is_right(opened: Any) -> None:
+    pairs = in_section("pairs")
+    methods = "return [...document.querySelectorAll('#pairs [data-state=jm] option')].map((one) => one.textContent)"
+    assert sorted(opened.execute_script(methods)) == sorted(["all", *made_report.METHODS])
+    choose(opened, "Pairs", "planted pairs", pairs)
+    soon(opened, "return document.querySelectorAll('.pair').length", 3)
+    found = [one.text for one in opened.find_elements("css selector", ".pair")]
+    right, wrong, alike = found
+    assert "majority: A (nine of one class), right · shapes · qwen · planted: 9 against random" in right
+    assert "judge-A chose A (nine of one class), right" in right
+    assert "judge-B chose B (nine at random), wrong" in right
+    assert "majority: A (nine at random), wrong" in wrong
+    assert "right: B (nine of one class)" in wrong
+    assert "planted: same grid · no side is right" in alike
+    assert not any("-1" in one for one in found)
+    choose(opened, "Pairs", "of methods", pairs)
+    n = len(made_report.judged())
+    soon(opened, "return document.getElementById('pairs-count').textContent", f"{n - 3} of {n} pairs, page 1 of 3")
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_names_stay_while_numbers_scroll(opened: Any, width: int) -> None:
+    resized(opened, width)
+    opened.execute_script(
+        "const box = document.querySelector('[data-table=wide]').parentElement;"
+        "box.scrollIntoView(); box.scrollLeft = 900; box.scrollTop = 20"
+    )
+    place = """const box = document.querySelector('[data-table=wide]').parentElement;
+        const seen = (one) => { const [a, b] = [one.getBoundingClientRect(), box.getBoundingClientRect()];
+            return [Math.round(a.left - b.left), Math.round(a.right - b.left)] };
+        const [group, name] = box.querySelectorAll('thead th');
+        return { scrolled: box.scrollLeft, width: box.clientWidth, caption: seen(box.querySelector('caption')),
+            head: seen(name), row: seen(box.querySelector('tbody th')), site: seen(box.querySelector('td.group')) }"""
+    found = opened.execute_script(place)
+    assert found["scrolled"] == 900
+    assert found["row"] == found["head"]
+    assert 0 <= found["row"][0] < found["row"][1] <= 0.45 * found["width"]
+    assert found["caption"][0] >= 0
+    assert found["caption"][1] <= found["width"] + 2
+    assert (found["site"][0] >= 0) == (width > 700)
+    over = """const { left, top } = document.querySelector('[data-table=wide] tbody th').getBoundingClientRect();
+        return document.elementFromPoint(left + 8, top + 8).tagName"""
+    assert opened.execute_script(over) in ("TH", "EM")
+
+
+def test_paper_shows_every_column(opened: Any) -> None:
+    """Within 277 mm, an A4 page lying with its margins, nothing is wider than its box."""
+    resized(opened, 1047)
+    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        found = opened.execute_script(
+            "return [...document.querySelectorAll('.box')].map((one) => [one.scrollWidth - one.clientWidth, "
+            "one.querySelector('thead tr:last-child th:last-child').getBoundingClientRect().right])"
+        )
+        whole = opened.execute_script("return document.documentElement.scrollWidth")
+        moved = opened.execute_script(
+            "return [...document.querySelectorAll('.box :is(th, td, caption)')]"
+            ".filter((one) => getComputedStyle(one).position !== 'static').length"
+        )
+        pdf = opened.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True})["data"]
+    finally:
+        opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    assert len(found) == 3
+    assert all(wider <= 0 and right <= 1047 for wider, right in found)
+    assert whole <= 1047
+    assert moved == 0
+    boxes = {tuple(map(float, one.split())) for one in re.findall(rb"/MediaBox \[([\d. ]+)\]", base64.b64decode(pdf))}
+    assert [tuple(map(round, one)) for one in boxes] == [(0, 0, 842, 595)]
 
 
 def test_hostile_texts_stand_on_the_page_as_text(opened: Any) -> None:
@@ -240,7 +353,7 @@ def test_hostile_texts_stand_on_the_page_as_text(opened: Any) -> None:
         assert text in body
     assert opened.execute_script("return document.querySelectorAll('b, [onerror], [onload], img[src=x]').length") == 0
     choose(opened, "Method", made_report.BOLD, in_section("units"))
-    soon(opened, SHOWN, ["Atom 0"])
+    soon(opened, SHOWN, [f"{made_report.BOLD}: Atom 0"])
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -67,6 +67,8 @@ class Report:
         counts: How many cells are in each state.
         troubles: The cells without numbers.
         leaderboard: The first table, the leaderboard where the run has one; None where nothing was measured yet.
+        leaders: Which method is best at each site, a sentence each.
+        reading: What that table's columns mean and its methods are: a heading, then names with a line each.
         pareto: Faithfulness against interpretability; None where there is no such figure.
         tables: The other tables.
         figures: The other figures.
@@ -96,3 +98,5 @@ class Report:
     next_step: str
     views: Views = field(default_factory=Views)
     left_out: Sequence[str] = ()
+    leaders: Sequence[str] = ()
+    reading: Sequence[tuple[str, Sequence[tuple[str, str]]]] = ()

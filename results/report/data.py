@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from results.explored import Atom, Explored, Judged, Pictures, Shown, Unit
+from results.explored import Atom, Explored, Judged, Pictures, Shown, Unit, headed
 
 _PNG: Final = b"\x89PNG"
 _UNSAFE: Final = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
@@ -37,6 +37,7 @@ class Views:
                 "pictures": {one.site: _pictures(one) for one in self.pictures},
                 "explored": [_explored(one) for one in self.explored],
                 "judged": [_judged(one) for one in self.judged],
+                "metrics": {name: _metric(name) for name in scores_of(*self.explored)},
             }
         )
 
@@ -87,7 +88,7 @@ def _pictures(one: Pictures) -> dict[str, Any]:
 
 
 def _explored(one: Explored) -> dict[str, Any]:
-    names = list(dict.fromkeys(name for unit in one.units for atom in _atoms(unit) for name in atom.scores))
+    names = scores_of(one)
     return {
         "site": one.site,
         "label": one.label,
@@ -100,6 +101,17 @@ def _explored(one: Explored) -> dict[str, Any]:
         "scores": names,
         "units": [_unit(unit, names) for unit in one.units],
     }
+
+
+def scores_of(*explored: Explored) -> list[str]:
+    """The metrics of which an atom of these has a score, in the order in which they come."""
+    units = (unit for one in explored for unit in one.units)
+    return list(dict.fromkeys(name for unit in units for atom in _atoms(unit) for name in atom.scores))
+
+
+def _metric(name: str) -> dict[str, str]:
+    heading, unit = headed(name)
+    return {"heading": heading, "unit": unit}
 
 
 def _atoms(unit: Unit) -> list[Atom]:
@@ -146,6 +158,8 @@ def _judged(one: Judged) -> dict[str, Any]:
             for it in one.replies
         ],
         "consensus": one.consensus,
+        "rung": one.rung,
+        "right": one.right,
     }
 
 

@@ -18,11 +18,16 @@ function wordsOfUnit(unit) {
   return unit.p.length > 1 ? `unit ${unit.u}, ${unit.p.length} parts` : `unit ${unit.u}`;
 }
 
+// Parts are counted from 1 for people; the atom is what programs, judged pairs and the address call it.
+const wordsOfPart = (unit, atom) => `part ${unit.p.indexOf(atom) + 1}, atom ${atom.i}`;
+
 function wordsOfAtom(unit, atom) {
   if (unit.u === null) return `Atom ${atom.i}`;
   if (atom === unit.w) return `Unit ${unit.u}, whole`;
-  return `Unit ${unit.u}, part ${unit.p.indexOf(atom) + 1}`;
+  return `Unit ${unit.u}, ${wordsOfPart(unit, atom)}`;
 }
+
+const headingOf = ({ methods, method, unit, atom }) => `${wordsOfMethod(method, methods)}: ${wordsOfAtom(unit, atom)}`;
 
 // What an address names, or the nearest there is.
 function chosen(state, side) {
@@ -36,6 +41,28 @@ function chosen(state, side) {
   return { site, methods, method, unit, atom };
 }
 
+// What an address names and this page lacks, in words.
+function lacking(state, side) {
+  const { site, methods, method, unit, atom } = chosen(state, side);
+  const [key, name, part] = [state[side], state[side + "u"], state[side + "p"]];
+  const said = (what, shown) => `${what} is not on this page; ${shown} is shown`;
+  if (side === "a" && state.us && state.us !== site) return [said(`site ${state.us}`, site)];
+  if (key && key !== keyOfMethod(method)) {
+    const [t, i] = key.split("~").slice(-2);
+    const label = key.split("~").slice(0, -2).join("~") || key;
+    const seeds = methods.some((one) => one.label === label) ? ` (seeds ${t}, ${i})` : "";
+    return [said(`${label}${seeds} at ${site}`, wordsOfMethod(method, methods))];
+  }
+  if (!unit) return [];
+  const kind = unit.u === null ? "atom" : "unit";
+  if (name && name !== nameOfUnit(unit)) return [said(`${kind} ${name} of ${method.label}`, `${kind} ${nameOfUnit(unit)}`)];
+  const missing = part && part !== String(atom.i);
+  return missing ? [said(`atom ${part} of ${kind} ${nameOfUnit(unit)} of ${method.label}`, wordsOfAtom(unit, atom))] : [];
+}
+
+// The unit of that name is asked of another method only where that method shows it.
+const sameUnit = (method, name) => (method.units.some((unit) => nameOfUnit(unit) === name) ? name : "");
+
 function explorer() {
   const form = byId("units-form");
   const panes = byId("panes");
@@ -46,31 +73,33 @@ function explorer() {
   const select = form.querySelector("select");
   const marks = form.querySelector("[data-state=marks]");
   const compareBox = byId("compare");
+  const section = sectionOf(form);
   compareBox.addEventListener("change", () => {
     const { methods, method, unit } = chosen(readState(), "a");
     const other = methods.find((one) => one !== method) ?? method;
-    change(compareBox.checked ? { b: keyOfMethod(other), bu: unit && nameOfUnit(unit) } : { b: "", bu: "", bp: "" });
+    const beside = { b: keyOfMethod(other), bu: unit && sameUnit(other, nameOfUnit(unit)) };
+    change(compareBox.checked ? beside : { b: "", bu: "", bp: "" }, section);
   });
   const drawn = Object.fromEntries(PANES.map((side) => [side, pane(side)]));
   panes.append(drawn.a.element);
   watch((state) => {
     const two = Boolean(state.b);
+    const sides = two ? PANES : ["a"];
     fillSelect(select, sites.map((site) => [site, site]), chosen(state, "a").site);
     marks.checked = state.marks === "1";
     compareBox.checked = two;
     panes.classList.toggle("two", two);
     if (two) panes.append(drawn.b.element);
     else drawn.b.element.remove();
-    for (const side of two ? PANES : ["a"]) drawn[side].draw(state);
-    const said = (two ? PANES : ["a"]).map((side) => wordsShown(chosen(state, side))).join("; beside it ");
+    for (const side of sides) drawn[side].draw(state);
+    const shown = sides.map((side) => wordsShown(chosen(state, side))).join("; beside it ");
+    const said = [...sides.flatMap((side) => lacking(state, side)), shown].join(". ");
     if (byId("units-said").textContent !== said) byId("units-said").textContent = said;
     byId("units-link").href = linkTo({ at: "units", ...explicit(state, "a"), ...(two ? explicit(state, "b") : {}) });
   });
 }
 
-function wordsShown({ method, unit, atom }) {
-  return unit ? `${method.label}: ${wordsOfAtom(unit, atom)}` : `${method.label}: no units`;
-}
+const wordsShown = (found) => (found.unit ? headingOf(found) : `${wordsOfMethod(found.method, found.methods)}: no units`);
 
 // Everything that is shown by default, written out, so that a link means the same on a page with other methods.
 function explicit(state, side) {
@@ -98,8 +127,12 @@ function pane(side) {
   );
   form.addEventListener("submit", (event) => event.preventDefault());
   const element = make("section", { className: "pane", "aria-label": words }, form, said, body);
-  const go = (changes) => change({ ...explicit(readState(), side), ...changes });
-  method.addEventListener("change", () => go({ [side]: method.value, [side + "p"]: "" }));
+  const go = (changes) => change({ ...explicit(readState(), side), ...changes }, "units");
+  method.addEventListener("change", () => {
+    const { methods, unit: at } = chosen(readState(), side);
+    const other = methods.find((one) => keyOfMethod(one) === method.value);
+    go({ [side]: method.value, [side + "u"]: at && sameUnit(other, nameOfUnit(at)), [side + "p"]: "" });
+  });
   unit.addEventListener("change", () => go({ [side + "u"]: unit.value, [side + "p"]: "" }));
   part.addEventListener("change", () => go({ [side + "p"]: part.value }));
   const step = (by) => {
@@ -114,7 +147,7 @@ function pane(side) {
     const found = chosen(state, side);
     fillSelect(method, found.methods.map((one) => [keyOfMethod(one), wordsOfMethod(one, found.methods)]), keyOfMethod(found.method));
     fillSelect(unit, found.method.units.map((one) => [nameOfUnit(one), wordsOfUnit(one)]), found.unit ? nameOfUnit(found.unit) : "");
-    const parts = found.unit ? found.unit.p.map((one, index) => [String(one.i), `part ${index + 1}`]) : [];
+    const parts = found.unit ? found.unit.p.map((one) => [String(one.i), wordsOfPart(found.unit, one)]) : [];
     if (found.unit?.w) parts.unshift(["", "the whole unit"]);
     fillSelect(part, parts, found.unit && found.atom !== found.unit.w ? String(found.atom.i) : "");
     part.disabled = parts.length < 2;
@@ -135,8 +168,9 @@ function pane(side) {
   return { element, draw };
 }
 
-function looked({ site, method, unit, atom }, side, marked, go) {
-  const pieces = [make("h3", {}, wordsOfAtom(unit, atom)), numbers(method, atom), exemplars(site, atom, marked)];
+function looked(found, side, marked, go) {
+  const { site, method, unit, atom } = found;
+  const pieces = [make("h3", {}, headingOf(found)), numbers(method, atom), exemplars(site, atom, marked)];
   if (atom.d.length) pieces.push(owned(atom));
   if (unit.p.length > 1) {
     pieces.push(make("h4", {}, `The parts of unit ${unit.u}`));
@@ -147,7 +181,11 @@ function looked({ site, method, unit, atom }, side, marked, go) {
 }
 
 function numbers(method, atom) {
-  const facts = method.scores.map((name, index) => [name, number(atom.s[index])]);
+  const facts = method.scores.map((name, index) => {
+    const { heading, unit } = DATA.metrics[name];
+    const value = atom.s[index];
+    return [heading, value === null || unit === "1" ? number(value) : `${number(value)} ${unit}`];
+  });
   if (atom.m !== null) facts.unshift(["instances in its cluster", String(atom.m)]);
   if (atom.n !== null) facts.push(["input dimensions it owns", String(atom.n)]);
   return make("dl", { className: "numbers" }, ...facts.map(([name, text]) => make("div", {}, make("dt", {}, name), make("dd", {}, text))));
@@ -214,7 +252,7 @@ function thumb(site, unit, atom, pressed, side, go) {
   const name = atom === unit.w ? "" : String(atom.i);
   const shown = make("span", { className: "thumbs", "aria-hidden": "true" }, ...atom.x.slice(0, 4).map((image) => picture(site, image)));
   const size = atom.m === null ? "" : ` · ${atom.m}`;
-  const words = atom === unit.w ? "whole" : `part ${unit.p.indexOf(atom) + 1}${size}`;
+  const words = atom === unit.w ? "whole" : `${wordsOfPart(unit, atom)}${size}`;
   const button = make("button", { type: "button", "aria-pressed": String(pressed) }, shown, words);
   button.dataset.part = name;
   button.addEventListener("click", () => go({ [side + "p"]: name }));

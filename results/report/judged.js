@@ -13,31 +13,37 @@ function pairs() {
   if (!form) return;
   const pager = byId("pairs-pager");
   const list = byId("pairs-list");
-  const [site, panel, method, agreement] = form.querySelectorAll("select");
-  const methods = distinct(DATA.judged.flatMap((pair) => [pair.a.label, pair.b.label])).sort();
+  const [site, panel, kind, method, agreement] = form.querySelectorAll("select");
+  const real = DATA.judged.filter((pair) => !pair.rung);
+  const methods = distinct(real.flatMap((pair) => [pair.a.label, pair.b.label])).sort();
+  const kinds = [["", "all"], ["real", "of methods"], ["planted", "planted pairs"]];
   const choices = Object.entries(AGREEMENT).map(([key, [text]]) => [key, text]);
+  const section = sectionOf(form);
   bindStates(form);
-  for (const select of form.querySelectorAll("select")) select.addEventListener("change", () => change({ jn: "" }));
+  for (const select of form.querySelectorAll("select")) select.addEventListener("change", () => change({ jn: "" }, section));
+  kind.parentElement.hidden = real.length === DATA.judged.length;
   form.hidden = false;
   let last = "";
   let n = 0;
   pager.addEventListener("click", (event) => {
     const by = Number(event.target.dataset?.step);
-    if (by) change({ jn: String(Math.min(Math.max(Number(readState().jn || 1) + by, 1), Math.ceil(n / PER_PAGE))) });
+    if (by) change({ jn: String(Math.min(Math.max(Number(readState().jn || 1) + by, 1), Math.ceil(n / PER_PAGE))) }, section);
   });
   watch((state) => {
     fillSelect(site, withAll("all", distinct(DATA.judged.map((pair) => pair.site))), state.js ?? "");
     fillSelect(panel, withAll("all", distinct(DATA.judged.map((pair) => pair.panel))), state.jp ?? "");
+    fillSelect(kind, kinds, state.jk ?? "");
     fillSelect(method, withAll("all", methods), state.jm ?? "");
     fillSelect(agreement, [["", "all"], ...choices], state.jd ?? "");
-    const now = JSON.stringify([state.js, state.jp, state.jm, state.jd, state.jn]);
+    const now = JSON.stringify([state.js, state.jp, state.jk, state.jm, state.jd, state.jn]);
     if (now === last) return;
     last = now;
     const found = DATA.judged.filter(
       (pair) =>
         (!state.js || pair.site === state.js) &&
         (!state.jp || pair.panel === state.jp) &&
-        (!state.jm || pair.a.label === state.jm || pair.b.label === state.jm) &&
+        (!state.jk || Boolean(pair.rung) === (state.jk === "planted")) &&
+        (!state.jm || (!pair.rung && (pair.a.label === state.jm || pair.b.label === state.jm))) &&
         (!AGREEMENT[state.jd] || AGREEMENT[state.jd][1](pair)),
     );
     n = found.length;
@@ -54,16 +60,20 @@ function pairs() {
 }
 
 function pairCard(pair) {
-  const verdict = pair.consensus === null ? "no majority" : `majority: ${named(pair, pair.consensus)}`;
+  const verdict = pair.consensus === null ? "no majority" : `majority: ${named(pair, pair.consensus)}${graded(pair, pair.consensus)}`;
+  const told = [verdict, pair.site, pair.panel, ...(pair.rung ? [`planted: ${pair.rung}`, answerTo(pair)] : [`seed ${pair.t}`])];
   return make(
     "article",
     { className: "pair" },
-    make("header", {}, make("h3", {}, `${pair.a.label} or ${pair.b.label}`), make("p", {}, `${verdict} · ${pair.site} · ${pair.panel} · seed ${pair.t}`)),
+    make("header", {}, make("h3", {}, `${pair.a.label} or ${pair.b.label}`), make("p", {}, told.join(" · "))),
     make("div", { className: "grids" }, gridOf(pair, "A", pair.a), gridOf(pair, "B", pair.b)),
     ...pair.replies.map((reply) => replyOf(pair, reply)),
   );
 }
 
+// Of a planted pair somebody knows which side is right, unless its sides are alike on purpose.
+const answerTo = (pair) => (pair.right === null ? "no side is right" : `right: ${named(pair, pair.right)}`);
+const graded = (pair, choice) => (pair.right === null ? "" : choice === pair.right ? ", right" : ", wrong");
 const named = (pair, choice) => `${choice} (${choice === "A" ? pair.a.label : pair.b.label})`;
 
 function gridOf(pair, letter, shown) {
@@ -83,7 +93,7 @@ function placeOf(pair, shown) {
 }
 
 function replyOf(pair, reply) {
-  const chose = reply.choice === null ? "names neither" : `chose ${named(pair, reply.choice)}`;
+  const chose = reply.choice === null ? "names neither" : `chose ${named(pair, reply.choice)}${graded(pair, reply.choice)}`;
   const body = [];
   const reasons = [["of A", reply.a], ["of B", reply.b]].filter(([, text]) => text);
   if (reasons.length) body.push(make("dl", { className: "reasons" }, ...reasons.flatMap(([name, text]) => [make("dt", {}, name), make("dd", {}, text)])));

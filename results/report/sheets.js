@@ -9,7 +9,7 @@ function sortable(table) {
     const button = make("button", { type: "button", className: "sorter" });
     button.append(...head.childNodes);
     head.append(button);
-    button.addEventListener("click", () => change({ [`sort.${name}`]: next(head, index) }));
+    button.addEventListener("click", () => change({ [`sort.${name}`]: next(head, index) }, sectionOf(table)));
   });
   watch((state) => {
     const [, at, way] = /^(\d+)([ad])$/.exec(state[`sort.${name}`] ?? "") ?? [];

@@ -28,7 +28,7 @@ function sections() {
     link.addEventListener("click", (event) => {
       event.preventDefault();
       const at = link.getAttribute("href").slice(1);
-      if (readState().at === at) show();
+      if (readState().at === at) show(true);
       else location.hash = linkTo({ at });
     });
   }
@@ -53,5 +53,5 @@ explorer();
 pairs();
 theme();
 sections();
-addEventListener("hashchange", show);
-show();
+addEventListener("hashchange", () => show(history.state !== CHOSEN));
+show(true);

@@ -15,13 +15,18 @@ function hashOf(state) {
   return "#" + new URLSearchParams(kept).toString();
 }
 
-// Without `at`, setting the address scrolls nowhere.
-function change(changes) {
-  const state = readState();
-  delete state.at;
-  const hash = hashOf({ ...state, ...changes });
-  if (hash !== location.hash) location.hash = hash === "#" ? "#=" : hash;
+// What was chosen in a section makes the address one of that section, for whoever opens it; here nothing moves. The
+// history remembers that it was chosen, so that going back to it moves nothing either.
+const CHOSEN = "chosen";
+
+function change(changes, section) {
+  const hash = hashOf({ ...readState(), ...changes, at: section });
+  if (hash === location.hash) return;
+  history.pushState(CHOSEN, "", hash);
+  show(false);
 }
+
+const sectionOf = (element) => element.closest("main > section").id;
 
 function linkTo(changes) {
   return hashOf({ ...readState(), ...changes });
@@ -31,10 +36,10 @@ function watch(draw) {
   watchers.push(draw);
 }
 
-function show() {
+function show(lands) {
   const state = readState();
   for (const draw of watchers) draw(state);
-  const at = state.at && byId(state.at);
+  const at = lands && state.at && byId(state.at);
   if (at) {
     at.scrollIntoView();
     at.focus({ preventScroll: true });
@@ -63,16 +68,17 @@ function fillSelect(select, options, value) {
 }
 
 function bindStates(form) {
+  const section = sectionOf(form);
   for (const control of form.querySelectorAll("[data-state]")) {
     const key = control.dataset.state;
     control.addEventListener("change", () =>
-      change({ [key]: control.type === "checkbox" ? (control.checked ? "1" : "") : control.value }),
+      change({ [key]: control.type === "checkbox" ? (control.checked ? "1" : "") : control.value }, section),
     );
   }
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("reset", (event) => {
     event.preventDefault();
-    change(Object.fromEntries([...form.querySelectorAll("[data-state]")].map((one) => [one.dataset.state, ""])));
+    change(Object.fromEntries([...form.querySelectorAll("[data-state]")].map((one) => [one.dataset.state, ""])), section);
   });
 }
 
