@@ -18,7 +18,7 @@ from torch import Tensor
 from typing_extensions import TypeVar
 
 from bench.datasets import Split
-from bench.lanes import Report
+from bench.lanes import Report, quietly
 from bench.rows import Rows
 from bench.sites import Site
 from methods.parts import KnownParts
@@ -28,10 +28,6 @@ BLOCK_TOKENS = 256
 """Tokens of a large source that are read in one piece: a seek per token would be a disk's slowest way to be read."""
 POOL_BYTES = 256 * 2**20
 """A source up to this size is shuffled whole; of a larger one, as many random blocks as fit are shuffled together."""
-
-
-def quietly(what: str, done: int, total: int) -> None:
-    """Report to nobody."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ import typer
 
 from bench import UsageError
 from bench.changes import changes_from
+from bench.lanes import quietly
 from bench.registry import Registry, suite_path, unknown
 from bench.terminal import (
     NO_PLUGINS,
@@ -95,7 +96,7 @@ def export_decomposition(
 
         chosen = chosen_cell(load_suite(suite, Registry(plugin), changes), cell)
     start = StartWorkshop(resolved(plugin), cache or default_cache(), os.cpu_count() or 1)
-    written(start.workshop(lambda what, done, total: None, tell), chosen, to, form)
+    written(start.workshop(quietly, tell), chosen, to, form)
     print(f"wrote {to}")
 
 

@@ -14,7 +14,7 @@ from random import Random
 from bench import UsageError
 from bench.cache import NotCachedError, digest
 from bench.folder import read_plan
-from bench.lanes import Report
+from bench.lanes import Report, quietly
 from bench.looked import Looked, LookedRun, LookedSite
 from bench.pictured import Encoder, bare, captions_of, images_of
 from bench.presented import Heard, heard_in
@@ -126,7 +126,7 @@ class Looking:
         *,
         plugins: Sequence[Path] = (),
         cache: Path | None = None,
-        report: Report = lambda what, done, total: None,
+        report: Report = quietly,
     ) -> "Looking":
         """What there is in a run's folder and its cache.
 
@@ -154,7 +154,7 @@ class Looking:
         return cls(cells, sites, [one for one in heard if one.context.site in there], lost)
 
     def within(
-        self, max_bytes: int, with_images: bool | None = None, report: Report = lambda what, done, total: None
+        self, max_bytes: int, with_images: bool | None = None, report: Report = quietly
     ) -> tuple[Views, list[str]]:
         """Images, units by site and method and judged pairs within a number of bytes, and what is left out and why.
 

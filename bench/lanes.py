@@ -21,6 +21,10 @@ RETRIES = 1
 """How often a task is given again whose worker process died under it; one that raised is not."""
 
 
+def quietly(what: str, done: int, total: int) -> None:
+    """Progress that nobody wants to see: a `Report`."""
+
+
 @dataclass(frozen=True)
 class Task:
     """Something to do.

@@ -4,7 +4,7 @@ Nothing is computed but what takes no time: the weights of a part are rebuilt fr
 lost is told and not made again.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from bench.cells import Cell, SiteSpec, Suite
 from bench.datasets import Dataset
 from bench.exemplars import Shown, key_of, scores_of
 from bench.folder import outcomes, read_plan
+from bench.lanes import Report, quietly
 from bench.opened import StartLooking
 from bench.registry import Registry
 from bench.sites import Site
@@ -197,7 +198,7 @@ class LookedRun:
         folder: Path,
         plugins: Sequence[Path] = (),
         cache: Path | None = None,
-        report: Callable[[str, int, int], None] = lambda what, done, total: None,
+        report: Report = quietly,
     ) -> "LookedRun":
         """The run in a folder.
 

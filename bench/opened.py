@@ -15,6 +15,7 @@ from bench.cache import Cache, Looking, NotCachedError, default_cache
 from bench.changes import Changes
 from bench.decompositions import chosen_cell
 from bench.folder import changes_of
+from bench.lanes import quietly
 from bench.registry import Registry
 from bench.stages import StartWorkshop
 from bench.suites import load_suite
@@ -71,7 +72,7 @@ def opened(
     """
     chosen = chosen_cell(load_suite(suite, Registry(plugins), changes_of(run) if run else Changes()), cell)
     where = cache or default_cache()
-    workshop = StartLooking(plugins, where).workshop(lambda what, done, total: None, lambda text: None)
+    workshop = StartLooking(plugins, where).workshop(quietly, lambda text: None)
     try:
         settled = workshop.settled(chosen)
         decomposition, site = workshop.decomposition(settled), workshop.site(chosen.site)

@@ -11,11 +11,12 @@ from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 
 from bench import activations, extraction, heads
-from bench.activations import SiteImages, TensorSource, quietly
+from bench.activations import SiteImages, TensorSource
 from bench.backbones import Backbone
 from bench.cache import NotCachedError
 from bench.cells import SiteSpec
 from bench.datasets import Dataset, Split
+from bench.lanes import quietly
 from bench.shards import FILLED, Wanted
 from bench.sites import Site
 from bench.stages import Workshop

@@ -13,12 +13,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bench.activations import TensorSource, quietly
+from bench.activations import TensorSource
 from bench.backbones import Backbone
 from bench.batches import SiteBatch
 from bench.datasets import Split
 from bench.evaluation import stream
-from bench.lanes import Report
+from bench.lanes import Report, quietly
 from bench.replay import Replay
 from bench.rows import Rows
 from bench.stopwatch import Stopwatch

@@ -82,10 +82,11 @@ def made_report(
         UsageError: Its records contradict each other, or tables and figures alone take more than the page may.
     """
     from bench.cache import default_cache
+    from bench.lanes import quietly
     from bench.reporting import gathered
     from results.report import Views, page
 
-    line, report = command(folder, out, with_images, max_mb, plugins), nothing if is_quiet else said
+    line, report = command(folder, out, with_images, max_mb, plugins), quietly if is_quiet else said
     looking, left_out = None, ["units, images and judged pairs: the run's cache is not here; --cache says where it is"]
     if not (cache or default_cache()).exists():
         bare = gathered(folder, line)
@@ -108,10 +109,6 @@ def made_report(
     if looking is not None:
         views, left_out = looking.within(most - n_bytes, with_images, report)
     return replace(bare, views=views, left_out=left_out)
-
-
-def nothing(what: str, done: int, total: int) -> None:
-    """Progress that nobody wants to see."""
 
 
 def said(what: str, done: int, total: int) -> None:

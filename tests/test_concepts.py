@@ -11,11 +11,12 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from bench import UsageError, concepts
-from bench.activations import TensorSource, opened, quietly
+from bench.activations import TensorSource, opened
 from bench.backbones import BackboneFactory
 from bench.concepts import Concepts
 from bench.datasets import Dataset, Shapes, labels_of
 from bench.extraction import extract
+from bench.lanes import quietly
 from bench.planted import planted
 from bench.planted_network import PlantedNetwork
 from bench.rows import Rows

@@ -12,10 +12,11 @@ from test_sites import ChannelsLast, Conv, InPlace, backbone_of, split_of, vit
 from torch import Tensor, nn
 
 from bench import evaluation
-from bench.activations import TensorSource, quietly
+from bench.activations import TensorSource
 from bench.batches import LaterBatch
 from bench.datasets import InMemory
 from bench.evaluation import Answer, Question, evaluate
+from bench.lanes import quietly
 from bench.replay import Replay
 from bench.sites import Site
 from bench.spool import Spool

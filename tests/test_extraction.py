@@ -20,13 +20,13 @@ from test_sites import ChannelsLast, Conv, InPlace, Twice, Windows, backbone_of,
 from torch import Tensor, nn
 
 from bench import UsageError
-from bench.activations import quietly
 from bench.backbones import Backbone
 from bench.cache import Cache, Looking, NotCachedError, StorageError
 from bench.datasets import InMemory, Split
 from bench.evaluation import stream
 from bench.extraction import extract, stage, tried
 from bench.geometry import BATCHES_AHEAD, Geometry, Seen, ahead
+from bench.lanes import quietly
 from bench.passes import read_many, sampled_positions
 from bench.replay import Replay
 from bench.shards import FILLED, Growing, Wanted, stored_bytes

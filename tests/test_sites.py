@@ -12,11 +12,12 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from bench import UsageError
-from bench.activations import TensorSource, opened, quietly
+from bench.activations import TensorSource, opened
 from bench.backbones import Backbone, prefix_of
 from bench.batches import Batch, SiteBatch
 from bench.datasets import InMemory
 from bench.extraction import extract
+from bench.lanes import quietly
 from bench.passes import sampled_positions
 from bench.replay import Replay
 from bench.shards import FILLED, Wanted

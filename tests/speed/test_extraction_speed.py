@@ -22,12 +22,12 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from bench.activations import quietly
 from bench.backbones import Backbone, prefix_of
 from bench.datasets import Split
 from bench.embedded import to_unit_range
 from bench.extraction import extract, tried
 from bench.geometry import Geometry, Seen
+from bench.lanes import quietly
 from bench.memory import peak_bytes
 from bench.shards import Wanted
 from bench.sites import Site

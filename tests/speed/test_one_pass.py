@@ -14,12 +14,13 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from bench.activations import opened, quietly
+from bench.activations import opened
 from bench.backbones import Backbone
 from bench.datasets import InMemory
 from bench.embedded import to_unit_range
 from bench.evaluation import Question, evaluate, images_at_once
 from bench.extraction import extract
+from bench.lanes import quietly
 from bench.memory import forget_peak, peak_bytes
 from bench.registry import Registry
 from bench.shards import FILLED, Wanted
