@@ -8,7 +8,7 @@ from typing import Any
 
 from bench import UsageError
 from bench.changes import Changes
-from bench.folder import ABSENT, layout_of, outcomes, read_plan
+from bench.folder import ABSENT, FolderError, layout_of, outcomes, read_plan
 from bench.verdicts import rows_for
 from metrics.catalogue import ROWS
 from results.compare import Side, differences
@@ -59,13 +59,10 @@ def compared_runs(a: Path, b: Path, *, over: Seeds = "token_seeds", metrics: Seq
     Raises:
         UsageError: A folder holds no run or no records, nothing is in both, or a metric may not be compared.
     """
-    for argument, folder in (("A", a), ("B", b)):
-        if not folder.exists():
-            raise UsageError(
-                f"{argument}: got {folder}, which is not there; expected the folder of a run; two methods of one run "
-                "need --run DIR"
-            )
-    one, other = _Run.at(a, "A"), _Run.at(b, "B")
+    try:
+        one, other = _Run.at(a, "A"), _Run.at(b, "B")
+    except FolderError as error:
+        raise UsageError(f"{error.args[0]}; two methods of one run need --run DIR") from error
     there = {(site.label, label) for site, label in other.layout.rows()}
     places = [(site.label, label) for site, label in one.layout.rows() if (site.label, label) in there]
     if not places:
