@@ -19,7 +19,8 @@ from typing import Final, Literal
 
 from PIL import Image, ImageDraw, ImageFont
 
-from results.explored import Atom, Judged, Pictures, Reply, Unit, headed
+from results.explored import Atom, Judged, Pictures, Reply, Unit
+from results.tables import heading_of
 
 CELL: Final = 72
 """Pixels of a side of an image in a unit's gallery."""
@@ -143,7 +144,7 @@ def words_of(name: str, atom: Atom, score: str) -> list[str]:
         said.append(f"cluster of {atom.n_members}")
     if score in atom.scores:
         value = atom.scores[score]
-        said.append(f"{headed(score)[0]} {'–' if value is None else f'{value:.1f} %'}")
+        said.append(f"{heading_of(score)[0]} {'–' if value is None else f'{value:.1f} %'}")
     return said
 
 

@@ -6,18 +6,6 @@ from. An atom of a method that splits units is a part of one; an atom of any oth
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
-
-from results.layout import TableSpec
-from results.tables import TABLES
-
-
-@cache
-def headed(metric: str) -> tuple[str, str]:
-    """What tables call a metric, and its unit; one that no table shows is called by its name, without a unit."""
-    columns = (column for spec in TABLES.values() if isinstance(spec, TableSpec) for column in spec.columns)
-    found = next((column for column in columns if column.metric == metric and column.less is None), None)
-    return (metric, "1") if found is None else (found.heading, found.unit)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ function of its arguments: the same records in any order give the same bytes.
 import re
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
+from functools import cache
 from typing import Final
 
 from results import published
@@ -39,8 +40,8 @@ from results.ticks import ticks_sheet
 from results.web_tables import to_html
 
 __all__ = [
-    "FORMATS", "TABLES", "Column", "Layout", "NothingToShowError", "Site", "TableSpec", "embed", "find_table", "render",
-    "render_published", "sheet_of",
+    "FORMATS", "TABLES", "Column", "Layout", "NothingToShowError", "Site", "TableSpec", "embed", "find_table", "heading_of",
+    "render", "render_published", "sheet_of",
 ]  # fmt: skip
 
 FORMATS: Final = ("md", "csv", "tex", "html")
@@ -53,6 +54,14 @@ _ALL: tuple[AnySpec, ...] = (
     *PAPER_TABLES,
 )  # fmt: skip
 TABLES: dict[str, AnySpec] = {spec.name: spec for spec in _ALL}
+
+
+@cache
+def heading_of(metric: str) -> tuple[str, str]:
+    """What tables call a metric, and its unit; one that no table shows is called by its name, without a unit."""
+    columns = (column for spec in TABLES.values() if isinstance(spec, TableSpec) for column in spec.columns)
+    found = next((column for column in columns if column.metric == metric and column.less is None), None)
+    return (metric, "1") if found is None else (found.heading, found.unit)
 
 
 def find_table(name: str) -> AnySpec:

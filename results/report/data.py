@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from results.explored import Atom, Explored, Judged, Pictures, Shown, Unit, headed
+from results.explored import Atom, Explored, Judged, Pictures, Shown, Unit
+from results.tables import heading_of
 
 _PNG: Final = b"\x89PNG"
 _UNSAFE: Final = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
@@ -110,7 +111,7 @@ def scores_of(*explored: Explored) -> list[str]:
 
 
 def _metric(name: str) -> dict[str, str]:
-    heading, unit = headed(name)
+    heading, unit = heading_of(name)
     return {"heading": heading, "unit": unit}
 
 
