@@ -50,7 +50,7 @@ def visit(browser: Any, address: str) -> None:
     browser.get(address)
 
 
-def soon(browser: Any, script: str, wanted: Any, *arguments: Any) -> None:
+def assert_soon(browser: Any, script: str, wanted: Any, *arguments: Any) -> None:
     """What the script returns is, before long, what is wanted."""
     from selenium.common import TimeoutException
     from selenium.webdriver.support.ui import WebDriverWait
@@ -91,33 +91,33 @@ def by_score(reverse: bool) -> list[list[str]]:
 def test_a_column_sorts_by_its_numbers_and_the_address_says_so(opened: Any, address: str) -> None:
     head = "#leaderboard thead th:nth-child(3)"
     click(opened, f"{head} button")
-    soon(opened, SORTED, by_score(reverse=True))
+    assert_soon(opened, SORTED, by_score(reverse=True))
     sorts = f"return document.querySelector('{head}').getAttribute('aria-sort')"
     assert opened.execute_script(sorts) == "descending"
     click(opened, f"{head} button")
-    soon(opened, SORTED, by_score(reverse=False))
+    assert_soon(opened, SORTED, by_score(reverse=False))
     assert opened.execute_script(sorts) == "ascending"
     here = opened.current_url
     opened.back()
-    soon(opened, SORTED, by_score(reverse=True))
+    assert_soon(opened, SORTED, by_score(reverse=True))
     visit(opened, here)
-    soon(opened, SORTED, by_score(reverse=False))
+    assert_soon(opened, SORTED, by_score(reverse=False))
     click(opened, f"{head} button")
-    soon(opened, SORTED, [list(key) for key in made_report.SCORES])
+    assert_soon(opened, SORTED, [list(key) for key in made_report.SCORES])
 
 
 def test_filters_narrow_the_leaderboard_and_say_how_many_are_left(opened: Any) -> None:
     said = "return document.getElementById('leaderboard-count').textContent"
     choose(opened, "Site", "photos")
-    soon(opened, SORTED, [list(key) for key in made_report.SCORES if key[0] == "photos"])
+    assert_soon(opened, SORTED, [list(key) for key in made_report.SCORES if key[0] == "photos"])
     choose(opened, "Kind", "methods")
-    soon(opened, said, "3 of 8 rows shown")
+    assert_soon(opened, said, "3 of 8 rows shown")
     choose(opened, "Expansion", "at most 4")
-    soon(opened, SORTED, [["photos", "elude"]])
+    assert_soon(opened, SORTED, [["photos", "elude"]])
     choose(opened, "Backbone", "vit of shapes")
-    soon(opened, SORTED, [])
+    assert_soon(opened, SORTED, [])
     click(opened, "#leaderboard button[type=reset]")
-    soon(opened, said, "8 of 8 rows shown")
+    assert_soon(opened, said, "8 of 8 rows shown")
 
 
 def test_keys_alone_sort_filter_and_choose(opened: Any) -> None:
@@ -130,23 +130,23 @@ def test_keys_alone_sort_filter_and_choose(opened: Any) -> None:
     press(Keys.TAB)
     assert opened.switch_to.active_element.text == "Skip to the content"
     press(Keys.ENTER)
-    soon(opened, "return document.activeElement.id", "main")
+    assert_soon(opened, "return document.activeElement.id", "main")
     for wanted in ("Backbone", "Site"):
         press(Keys.TAB)
         while not opened.execute_script("return document.activeElement.matches('#leaderboard select')"):
             press(Keys.TAB)
         assert opened.switch_to.active_element.find_element("xpath", "..").text.startswith(wanted)
     press("p")  # the option that begins with it
-    soon(opened, "return document.getElementById('leaderboard-count').textContent", "4 of 8 rows shown")
+    assert_soon(opened, "return document.getElementById('leaderboard-count').textContent", "4 of 8 rows shown")
     while not opened.execute_script("return document.activeElement.matches('.sorter')"):
         press(Keys.TAB)
     press(Keys.TAB, Keys.TAB, Keys.SPACE)
-    soon(opened, SORTED, [key for key in by_score(reverse=True) if key[0] == "photos"])
+    assert_soon(opened, SORTED, [key for key in by_score(reverse=True) if key[0] == "photos"])
     while not opened.execute_script("return document.activeElement.matches('.parts button')"):
         press(Keys.TAB)
     press(Keys.TAB, Keys.ENTER)
-    soon(opened, SHOWN, ["elude: Unit 0, part 1, atom 0"])
-    soon(opened, "return document.activeElement.getAttribute('aria-pressed')", "true")
+    assert_soon(opened, SHOWN, ["elude: Unit 0, part 1, atom 0"])
+    assert_soon(opened, "return document.activeElement.getAttribute('aria-pressed')", "true")
     style = opened.execute_script("return getComputedStyle(document.activeElement).outlineStyle")
     assert style == "solid"
 
@@ -155,9 +155,9 @@ def test_units_are_explored_compared_and_found_again(opened: Any) -> None:
     units = in_section("units")
     choose(opened, "Site", "photos", units)
     choose(opened, "Unit", "unit 2, 3 parts", units)
-    soon(opened, SHOWN, ["elude: Unit 2, whole"])
+    assert_soon(opened, SHOWN, ["elude: Unit 2, whole"])
     click(opened, ".parts button[data-part='7']")
-    soon(opened, SHOWN, ["elude: Unit 2, part 2, atom 7"])
+    assert_soon(opened, SHOWN, ["elude: Unit 2, part 2, atom 7"])
     atom = made_report.explored("photos", "elude").units[2].parts[1]
     numbers = dict(
         opened.execute_script(
@@ -177,42 +177,44 @@ def test_units_are_explored_compared_and_found_again(opened: Any) -> None:
     )
     assert codes == pytest.approx(list(atom.codes), abs=0.01)
     click(opened, "#compare")
-    soon(opened, "return document.querySelectorAll('.pane').length", 2)
+    assert_soon(opened, "return document.querySelectorAll('.pane').length", 2)
     second = "*[@aria-label='Second method']"
     choose(opened, "Method", made_report.BOLD, second)
     choose(opened, "Unit", "atom 12", second)
-    soon(opened, SHOWN, ["elude: Unit 2, part 2, atom 7", f"{made_report.BOLD}: Atom 12"])
+    assert_soon(opened, SHOWN, ["elude: Unit 2, part 2, atom 7", f"{made_report.BOLD}: Atom 12"])
     click(opened, "#units [data-state=marks]")
-    soon(opened, "return document.querySelectorAll('.exemplars .spot').length", 20)
+    assert_soon(opened, "return document.querySelectorAll('.exemplars .spot').length", 20)
     link = opened.find_element("id", "units-link").get_attribute("href")
     opened.switch_to.new_window("tab")
     opened.get(link)
-    soon(opened, SHOWN, ["elude: Unit 2, part 2, atom 7", f"{made_report.BOLD}: Atom 12"])
-    soon(opened, "return document.querySelectorAll('.exemplars .spot').length", 20)
+    assert_soon(opened, SHOWN, ["elude: Unit 2, part 2, atom 7", f"{made_report.BOLD}: Atom 12"])
+    assert_soon(opened, "return document.querySelectorAll('.exemplars .spot').length", 20)
     assert opened.execute_script("return document.activeElement.id") == "units"
     opened.close()
     opened.switch_to.window(opened.window_handles[0])
     opened.back()
-    soon(opened, "return document.querySelectorAll('.exemplars .spot').length", 0)
+    assert_soon(opened, "return document.querySelectorAll('.exemplars .spot').length", 0)
     opened.back()
     opened.back()
     opened.back()
-    soon(opened, SHOWN, ["elude: Unit 2, part 2, atom 7"])
+    assert_soon(opened, SHOWN, ["elude: Unit 2, part 2, atom 7"])
 
 
 def test_what_is_chosen_is_where_the_address_lands_and_nothing_moves_meanwhile(opened: Any) -> None:
     for section, label, text in (("units", "Site", "photos"), ("pairs", "Judges", "they disagree")):
         choose(opened, label, text, in_section(section))
-        soon(opened, "return new URLSearchParams(location.hash.slice(1)).get('at')", section)
+        assert_soon(opened, "return new URLSearchParams(location.hash.slice(1)).get('at')", section)
         assert opened.execute_script("return document.activeElement.id") != section
         opened.back()
-        soon(opened, "return new URLSearchParams(location.hash.slice(1)).get('at') === arguments[0]", False, section)
+        assert_soon(
+            opened, "return new URLSearchParams(location.hash.slice(1)).get('at') === arguments[0]", False, section
+        )
         assert opened.execute_script("return document.activeElement.id") != section
         opened.forward()
     here = opened.current_url
     visit(opened, here)
-    soon(opened, "return document.activeElement.id", "pairs")
-    soon(opened, "return document.querySelector('#units select').value", "photos")
+    assert_soon(opened, "return document.activeElement.id", "pairs")
+    assert_soon(opened, "return document.querySelector('#units select').value", "photos")
 
 
 @pytest.mark.parametrize(
@@ -229,13 +231,13 @@ def test_what_is_chosen_is_where_the_address_lands_and_nothing_moves_meanwhile(o
 def test_a_link_to_what_is_not_here_says_so(opened: Any, address: str, link: str, said: str) -> None:
     visit(opened, f"{address}#at=units&{link}")
     status = "return document.getElementById('units-said').textContent"
-    soon(opened, "return document.querySelectorAll('.pane').length", 2 if "&b=" in link else 1)
+    assert_soon(opened, "return document.querySelectorAll('.pane').length", 2 if "&b=" in link else 1)
     assert opened.execute_script(status).startswith(f"{said}. ")
     choose(opened, "Site", "photos", in_section("units"))
     choose(opened, "Method", "topk_sae", in_section("units"))
     choose(opened, "Unit", "atom 4", in_section("units"))
     if "&b=" not in link:
-        soon(opened, status, "topk_sae: Atom 4")
+        assert_soon(opened, status, "topk_sae: Atom 4")
 
 
 def test_the_mark_lies_where_the_token_is(opened: Any, address: str) -> None:
@@ -260,21 +262,21 @@ def test_judged_pairs_are_filtered_and_replies_are_text(opened: Any) -> None:
     assert opened.execute_script(said).startswith(f"{len(made)} of {len(made)} pairs")
     choose(opened, "Method", "topk_sae", pairs)
     with_topk = [pair for pair in made if "topk_sae" in (pair.first.label, pair.second.label)]
-    soon(opened, said, f"{len(with_topk)} of {len(made)} pairs, page 1 of 2")
+    assert_soon(opened, said, f"{len(with_topk)} of {len(made)} pairs, page 1 of 2")
     choose(opened, "Judges", "they disagree", pairs)
     odd = [pair for pair in with_topk if len({reply.choice for reply in pair.replies}) > 1]
-    soon(opened, said, f"{len(odd)} of {len(made)} pairs")
+    assert_soon(opened, said, f"{len(odd)} of {len(made)} pairs")
     opened.execute_script("document.querySelectorAll('.pair:first-child summary').forEach((one) => one.click())")
     texts = "return [...document.querySelectorAll('.pair pre')].map((one) => one.textContent)"
-    soon(opened, texts, [reply.text for reply in odd[0].replies])
-    soon(
+    assert_soon(opened, texts, [reply.text for reply in odd[0].replies])
+    assert_soon(
         opened,
         "return [...document.querySelectorAll('.reasons dd')].map((one) => one.textContent)",
         ["round things", made_report.IMG],
     )
     click(opened, ".pair h4 a")
-    soon(opened, SHOWN, ["elude: Unit 0, part 1, atom 0"])
-    soon(opened, "return document.activeElement.id", "units")
+    assert_soon(opened, SHOWN, ["elude: Unit 0, part 1, atom 0"])
+    assert_soon(opened, "return document.activeElement.id", "units")
 
 
 def test_planted_pairs_say_who_is_right(opened: Any) -> None:
@@ -282,7 +284,7 @@ def test_planted_pairs_say_who_is_right(opened: Any) -> None:
     methods = "return [...document.querySelectorAll('#pairs [data-state=jm] option')].map((one) => one.textContent)"
     assert sorted(opened.execute_script(methods)) == sorted(["all", *made_report.METHODS])
     choose(opened, "Pairs", "planted pairs", pairs)
-    soon(opened, "return document.querySelectorAll('.pair').length", 3)
+    assert_soon(opened, "return document.querySelectorAll('.pair').length", 3)
     found = [one.text for one in opened.find_elements("css selector", ".pair")]
     right, wrong, alike = found
     assert "majority: A (nine of one class), right · shapes · qwen · planted: 9 against random" in right
@@ -294,7 +296,9 @@ def test_planted_pairs_say_who_is_right(opened: Any) -> None:
     assert not any("-1" in one for one in found)
     choose(opened, "Pairs", "of methods", pairs)
     n = len(made_report.judged())
-    soon(opened, "return document.getElementById('pairs-count').textContent", f"{n - 3} of {n} pairs, page 1 of 3")
+    assert_soon(
+        opened, "return document.getElementById('pairs-count').textContent", f"{n - 3} of {n} pairs, page 1 of 3"
+    )
 
 
 @pytest.mark.parametrize("width", [1280, 400])
@@ -353,7 +357,7 @@ def test_hostile_texts_stand_on_the_page_as_text(opened: Any) -> None:
         assert text in body
     assert opened.execute_script("return document.querySelectorAll('b, [onerror], [onload], img[src=x]').length") == 0
     choose(opened, "Method", made_report.BOLD, in_section("units"))
-    soon(opened, SHOWN, [f"{made_report.BOLD}: Atom 0"])
+    assert_soon(opened, SHOWN, [f"{made_report.BOLD}: Atom 0"])
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -365,7 +369,7 @@ def test_everybody_can_use_it_at_every_width_and_in_both_colours(
     coloured(opened, scheme)
     visit(opened, f"{address}#us=shapes&b=topk_sae~42~42&bu=8&marks=1&jd=disagree&jm=topk_sae")
     opened.execute_script("document.querySelectorAll('summary').forEach((one) => one.click())")
-    soon(opened, "return document.querySelectorAll('.pair pre').length > 0", True)
+    assert_soon(opened, "return document.querySelectorAll('.pair pre').length > 0", True)
     ground = opened.execute_script("return getComputedStyle(document.body).backgroundColor")
     assert (ground == "rgb(251, 250, 248)") == (scheme == "light")
     sizes = "const { scrollWidth, clientWidth } = document.documentElement; return [scrollWidth, clientWidth]"
@@ -381,6 +385,6 @@ def test_everybody_can_use_it_at_every_width_and_in_both_colours(
 def test_the_switch_overrides_the_system(opened: Any) -> None:
     ground = "return getComputedStyle(document.body).backgroundColor"
     choose(opened, "Colours", "dark")
-    soon(opened, ground, "rgb(21, 23, 26)")
+    assert_soon(opened, ground, "rgb(21, 23, 26)")
     choose(opened, "Colours", "as the system")
-    soon(opened, ground, "rgb(251, 250, 248)")
+    assert_soon(opened, ground, "rgb(251, 250, 248)")
