@@ -12,14 +12,14 @@ from pathlib import Path
 from random import Random
 
 from bench import UsageError
-from bench.cache import NotCachedError, digest
+from bench.cache import digest
 from bench.folder import read_plan
 from bench.lanes import Report, quietly
 from bench.looked import Looked, LookedRun, LookedSite
 from bench.pictured import Encoder, bare, captions_of, images_of
 from bench.presented import Heard, heard_in
 from results.explored import Atom, Explored, Judged, Pictures, Unit
-from results.report import Views, size_of, size_of_picture
+from results.report import Views, size_of, size_of_metrics, size_of_picture
 
 SIDE = 96
 """Pixels of a side of an embedded image, at most."""
@@ -27,7 +27,6 @@ SHARE_OF_PAIRS = 0.2
 """Of the budget that judged pairs may take."""
 MOST_UNITS, MOST_PAIRS = 200, 100
 """Units of one method, and pairs of one panel at one site, that are shown at most: nobody looks at more."""
-EVERYTHING = "units, images and judged pairs"
 BYTES_OF_WORDS = 300
 """What is said of one method's units, at most."""
 
@@ -143,9 +142,7 @@ class Looking:
         try:
             sites, lost = LookedRun.at(folder, plugins, cache, report).sites()
         except UsageError as error:  # its suite, plugins, data or weights are not all on this machine
-            return cls(cells, (), (), [f"{EVERYTHING}: {str(error.args[0]).splitlines()[0]}"])
-        except NotCachedError:
-            return cls(cells, (), (), [f"{EVERYTHING}: the run's cache is not here; --cache says where it is"])
+            return cls(cells, (), (), [f"units, images and judged pairs: {str(error.args[0]).splitlines()[0]}"])
         heard, unread = heard_in(folder)
         there = {one.spec.label for one in sites}
         away = [one.context for one in heard if one.context.site not in there]
@@ -166,7 +163,9 @@ class Looking:
         random = Random(digest({"cells": self.cells}))
         albums = {one.spec.label: Album.of(one, with_images) for one in self.sites}
         headed = [told(one, looked, {}, max_bytes) for one in self.sites for looked in one.cells.values()]
-        heads = len(Views([one.bare for one in albums.values()], headed).json()) + BYTES_OF_WORDS * len(headed)
+        metrics = {name for one in self.sites for looked in one.cells.values() for name in looked.told}
+        heads = len(Views([one.bare for one in albums.values()], headed).json()) + size_of_metrics(metrics)
+        heads += BYTES_OF_WORDS * len(headed)
         left_out = [*self.left_out, *hidden(albums.values(), with_images)]
         if heads > max_bytes:
             said = f"units and judged pairs: {max_bytes / 1e6:.2f} MB are left for them; a larger --max-mb shows some"

@@ -10,7 +10,7 @@ from typing import Any
 from bench import UsageError
 from bench.folder import PLAN, outcomes, read_plan, renderer, states, write_text
 from bench.new_folder import new_folder
-from bench.reporting import identities, warnings
+from bench.reporting import TO_DO, identities, warnings
 from results.card import RECORDS, Card, card_markdown
 from results.parquet import write_parquet
 from results.records import COMPLETE, Record
@@ -65,8 +65,9 @@ def published(folder: Path, to: Path, licence: str, say: Callable[[str], None]) 
 
 
 def incomplete(plan: Mapping[str, Any], groups: Mapping[str, Sequence[Record]]) -> list[str]:
-    """The cells whose rows hold a reason in place of numbers, in a sentence; none where all are complete."""
-    bad = [f"{name} ({told.partition(':')[0]})" for name, _, told in states(plan, groups) if told != COMPLETE]
+    """The cells whose rows hold a reason in place of numbers, in a sentence; none where there are none."""
+    found = [(name, told.partition(":")[0]) for name, _, told in states(plan, groups)]
+    bad = [f"{name} ({state})" for name, state in found if state not in (COMPLETE, TO_DO)]
     return [f"Not complete: {', '.join(bad)}."] if bad else []
 
 

@@ -40,8 +40,8 @@ from results.ticks import ticks_sheet
 from results.web_tables import to_html
 
 __all__ = [
-    "FORMATS", "TABLES", "Column", "Layout", "NothingToShowError", "Site", "TableSpec", "embed", "find_table", "heading_of",
-    "render", "render_published", "sheet_of",
+    "FORMATS", "TABLES", "Column", "Layout", "NothingToShowError", "Site", "TableSpec", "embed", "find_table",
+    "heading_of", "render", "render_published", "sheet_of",
 ]  # fmt: skip
 
 FORMATS: Final = ("md", "csv", "tex", "html")

@@ -171,6 +171,12 @@ def test_a_run_that_grew_brings_its_methods_and_a_site_that_was_not_read_is_fill
     assert "took" not in plan
 
 
+@pytest.mark.parametrize(("texts", "kept"), [(("same", "same"), "same"), (("one", "other"), None)])
+def test_a_suite_is_kept_where_all_runs_keep_the_same(texts: tuple[str, str], kept: str | None, tmp_path: Path) -> None:
+    a, b = (part(tmp_path / name, [cell(name, 1)], suite_text=text) for name, text in zip("xy", texts, strict=True))
+    assert read_plan(merge(a, b)).get("suite_text") == kept
+
+
 # Judges
 
 

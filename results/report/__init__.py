@@ -5,7 +5,7 @@ does in `*.js`, all of them beside this file; nothing is fetched when it is made
 """
 
 from results.report.content import Drawing, Report, Sheet, Trouble
-from results.report.data import Views, size_of, size_of_picture
+from results.report.data import Views, size_of, size_of_metrics, size_of_picture
 from results.report.page import page
 
-__all__ = ["Drawing", "Report", "Sheet", "Trouble", "Views", "page", "size_of", "size_of_picture"]
+__all__ = ["Drawing", "Report", "Sheet", "Trouble", "Views", "page", "size_of", "size_of_metrics", "size_of_picture"]

@@ -6,7 +6,7 @@ their only readers.
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -52,6 +52,11 @@ def size_of(one: Unit | Judged, metrics: Sequence[str] = ()) -> int:
     """
     value = _judged(one) if isinstance(one, Judged) else _unit(one, metrics)
     return len(_ascii(value)) + 1
+
+
+def size_of_metrics(names: Iterable[str]) -> int:
+    """Bytes that it takes there to say what these metrics are called, at most."""
+    return len(_ascii({name: _metric(name) for name in names}))
 
 
 def size_of_picture(index: int, file: bytes, caption: str) -> int:
